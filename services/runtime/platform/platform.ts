@@ -1,0 +1,64 @@
+import type { Meter, Tracer } from "@opentelemetry/api";
+import type { ServingState } from "@cadre/gen/cadre/gateway/v1/health_pb";
+import type { Client } from "@connectrpc/connect";
+import type { DescService } from "@bufbuild/protobuf";
+import type { Logger } from "../log/log.ts";
+import type { MeshServer, ServiceName } from "../mesh/mesh.ts";
+import type { Implementation } from "../rpc/implementation.ts";
+
+/** `production` must be declared; it refuses to start unsafe. */
+export type Mode = "embedded" | "production";
+
+/**
+ * What every service boots with, made once a process by the composition root.
+ * In the embedded topology all services of the process share one.
+ */
+export interface Platform {
+  readonly mode: Mode;
+  /** The data directory, absolute. */
+  readonly dataDirectory: string;
+  /** The version of this build. */
+  readonly version: string;
+  /** The PostgreSQL that the services' schemas live in. */
+  readonly databaseUrl: string;
+  readonly log: Logger;
+  readonly tracer: Tracer;
+  readonly meter: Meter;
+  /** Unique for each start of the process. */
+  readonly processId: string;
+  /**
+   * A typed client of a peer. Calls carry the service's own identity, the
+   * principal, trace and request id of `onBehalfOf`, and the rest of the
+   * deadline less 50 ms. The peer need not run yet.
+   */
+  client<S extends DescService>(self: ServiceName, peer: ServiceName, service: S): Client<S>;
+  /** Serves a service on the mesh with all interceptors, health, readiness and reflection. */
+  serve(name: ServiceName, options: ServeOptions): Promise<MeshServer>;
+}
+
+export interface ServeOptions {
+  readonly implementations: readonly Implementation[];
+  /** What the service needs to serve, checked when readiness is asked for. */
+  readonly dependencies: readonly Dependency[];
+}
+
+/** Something that a service needs. */
+export interface Dependency {
+  /** For example `postgres`. */
+  readonly name: string;
+  /** How it is now; answers within a second. Never rejects. */
+  check(): Promise<{ readonly state: ServingState; readonly detail: string }>;
+}
+
+/** A started service. */
+export interface RunningService {
+  readonly name: ServiceName;
+  /**
+   * Stops in order: no new calls, the running ones to their end within
+   * `graceMs`, then what it holds. Idempotent.
+   */
+  stop(graceMs: number): Promise<void>;
+}
+
+/** What `main.ts` of each service exports. `C` is its parsed configuration. */
+export type StartService<C> = (platform: Platform, config: C) => Promise<RunningService>;
