@@ -29,7 +29,9 @@ export class ConfigurationError extends Error {
   readonly problems: readonly string[];
 
   constructor(problems: readonly string[]) {
-    super(`${problems.length === 1 ? "one setting is" : `${problems.length} settings are`} wrong:\n${problems.map((problem) => `  ${problem}`).join("\n")}`);
+    super(
+      `${problems.length === 1 ? "one setting is" : `${problems.length} settings are`} wrong:\n${problems.map((problem) => `  ${problem}`).join("\n")}`,
+    );
     this.problems = problems;
   }
 }
@@ -49,8 +51,15 @@ export function parseSettings<S extends Settings>(settings: S, environment: Envi
       values[name] = parsed.data;
       continue;
     }
-    const got = text === undefined ? "is not set" : setting.secret === true ? "is not valid" : `is ${JSON.stringify(text.slice(0, 80))}`;
-    problems.push(`${name} ${got}: ${parsed.error.issues.map((issue) => issue.message).join("; ")}. ${setting.description}`);
+    const got =
+      text === undefined
+        ? "is not set"
+        : setting.secret === true
+          ? "is not valid"
+          : `is ${JSON.stringify(text.slice(0, 80))}`;
+    problems.push(
+      `${name} ${got}: ${parsed.error.issues.map((issue) => issue.message).join("; ")}. ${setting.description}`,
+    );
   }
   if (problems.length > 0) throw new ConfigurationError(problems);
   return Object.freeze(values) as SettingsValues<S>;
@@ -80,5 +89,10 @@ export const setting = {
     z
       .string()
       .default("")
-      .transform((text) => text.split(",").map((item) => item.trim()).filter((item) => item !== "")),
+      .transform((text) =>
+        text
+          .split(",")
+          .map((item) => item.trim())
+          .filter((item) => item !== ""),
+      ),
 } as const;

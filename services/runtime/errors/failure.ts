@@ -114,7 +114,12 @@ export function fromConnectError(error: ConnectError): AppError | undefined {
     quotas: error
       .findDetails(QuotaFailureSchema)
       .flatMap((detail) => detail.violations)
-      .map(({ subject, description, quotaId, quotaValue }) => ({ subject, description, limit: quotaId, value: quotaValue })),
+      .map(({ subject, description, quotaId, quotaValue }) => ({
+        subject,
+        description,
+        limit: quotaId,
+        value: quotaValue,
+      })),
   });
 }
 

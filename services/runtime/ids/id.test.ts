@@ -26,10 +26,13 @@ test("ids ascend, within a millisecond, over an exhausted counter and when the c
   expect(new Set(ids).size).toBe(ids.length);
 });
 
-test.each(["ses_", "run_01hzy0000000000000000000000", "ses_81hzy000000000000000000000", "ses_01hzy00000000000000000000u", ""])(
-  "%j is no session id",
-  (text) => {
-    expect(isId("ses", text)).toBe(false);
-    expect(() => toUuid("ses", text)).toThrow(TypeError);
-  },
-);
+test.each([
+  "ses_",
+  "run_01hzy0000000000000000000000",
+  "ses_81hzy000000000000000000000",
+  "ses_01hzy00000000000000000000u",
+  "",
+])("%j is no session id", (text) => {
+  expect(isId("ses", text)).toBe(false);
+  expect(() => toUuid("ses", text)).toThrow(TypeError);
+});

@@ -2,7 +2,20 @@ import { randomBytes } from "node:crypto";
 
 /** What an id names; each id begins with it and an underscore. */
 export type IdPrefix =
-  | "org" | "usr" | "key" | "agt" | "ses" | "run" | "stp" | "tool" | "cap" | "sec" | "evt" | "req" | "wrk" | "call";
+  | "org"
+  | "usr"
+  | "key"
+  | "agt"
+  | "ses"
+  | "run"
+  | "stp"
+  | "tool"
+  | "cap"
+  | "sec"
+  | "evt"
+  | "req"
+  | "wrk"
+  | "call";
 
 const alphabet = "0123456789abcdefghjkmnpqrstvwxyz";
 const values = new Map([...alphabet].map((character, value) => [character, value]));

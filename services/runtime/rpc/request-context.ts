@@ -1,5 +1,11 @@
 import type { Principal } from "@cadre/gen/cadre/credentials/v1/identity_pb";
-import { type CallOptions, type ContextValues, createContextKey, createContextValues, type HandlerContext } from "@connectrpc/connect";
+import {
+  type CallOptions,
+  type ContextValues,
+  createContextKey,
+  createContextValues,
+  type HandlerContext,
+} from "@connectrpc/connect";
 import { AppError } from "../errors/app-error.ts";
 
 /**

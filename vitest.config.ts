@@ -1,0 +1,13 @@
+import { defineConfig } from "vitest/config";
+
+export default defineConfig({
+  test: {
+    include: ["{services,sdk,cli,registry,test,scripts}/**/*.test.ts"],
+    globalSetup: ["test/support/postgres-server.ts"],
+    testTimeout: 20_000,
+    hookTimeout: 60_000,
+    // Two cores: suites that start servers get one worker each.
+    maxWorkers: 2,
+    reporters: ["default"],
+  },
+});
