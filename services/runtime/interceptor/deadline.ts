@@ -1,0 +1,88 @@
+import type { Interceptor, StreamResponse } from "@connectrpc/connect";
+import { AppError } from "../errors/app-error.ts";
+import { requestContext, timeoutMsOf } from "../rpc/request-context.ts";
+
+/** How long a call may take. */
+export interface DeadlineOptions {
+  /** For a unary call that says nothing. Default 30 s. */
+  readonly unaryMs: number;
+  /** The longest that a unary call may ask for. Default 5 min. */
+  readonly maxUnaryMs: number;
+  /** For a stream that says nothing, and the longest that it may ask for. Default 15 min; clients resume. */
+  readonly maxStreamMs: number;
+}
+
+/** promises of the API documentation: "Deadlines". */
+export const defaultDeadlines: DeadlineOptions = {
+  unaryMs: 30_000,
+  maxUnaryMs: 300_000,
+  maxStreamMs: 900_000,
+};
+
+/**
+ * Enforces the deadline: at it the caller is answered DEADLINE_EXCEEDED,
+ * whether or not the handler heeds its signal, which aborts at the same time.
+ *
+ * @throws AppError INVALID_TIMEOUT for a timeout past the maximum
+ */
+export function deadline(options: DeadlineOptions = defaultDeadlines): Interceptor {
+  return (next) => async (request) => {
+    const scope = requestContext(request.contextValues);
+    const asked = timeoutMsOf(request);
+    const longest = request.stream ? options.maxStreamMs : options.maxUnaryMs;
+    if (asked !== undefined && asked > longest) {
+      throw new AppError("INVALID_TIMEOUT", `the timeout is longer than ${longest} ms`);
+    }
+    const timeoutMs = asked ?? (request.stream ? options.maxStreamMs : options.unaryMs);
+    scope.deadline = Date.now() + timeoutMs;
+    const controller = new AbortController();
+    let expire: (failure: AppError) => void = () => {};
+    const expired = new Promise<never>((_, reject) => {
+      expire = reject;
+    });
+    expired.catch(() => {}); // a call that ends in time leaves it unobserved
+    const timer = setTimeout(() => {
+      const failure = new AppError("DEADLINE_EXCEEDED", "the deadline passed before the call was done");
+      expire(failure);
+      controller.abort(failure);
+    }, timeoutMs);
+    const onAbort = (): void => controller.abort(request.signal.reason);
+    if (request.signal.aborted) onAbort();
+    else request.signal.addEventListener("abort", onAbort, { once: true });
+    const cleanUp = (): void => {
+      clearTimeout(timer);
+      request.signal.removeEventListener("abort", onAbort);
+    };
+    scope.signal = controller.signal;
+    try {
+      const response = await Promise.race([next({ ...request, signal: controller.signal }), expired]);
+      if (response.stream) return { ...response, message: bounded(response, expired, cleanUp) };
+      cleanUp();
+      return response;
+    } catch (thrown) {
+      cleanUp();
+      throw thrown;
+    }
+  };
+}
+
+async function* bounded(response: StreamResponse, expired: Promise<never>, cleanUp: () => void) {
+  const source = response.message[Symbol.asyncIterator]();
+  let pending = false;
+  try {
+    for (;;) {
+      pending = true;
+      const result = await Promise.race([source.next(), expired]);
+      pending = false;
+      if (result.done === true) return;
+      yield result.value;
+    }
+  } finally {
+    cleanUp();
+    // A source that is still producing hears of the end by its signal; asking
+    // it to return would wait for it.
+    const returned = source.return?.();
+    if (!pending) await returned;
+    else returned?.catch(() => {});
+  }
+}

@@ -1,0 +1,41 @@
+import type { ConnectError, Interceptor, StreamResponse } from "@connectrpc/connect";
+import { toAppError, toConnectError } from "../errors/failure.ts";
+import { newId } from "../ids/id.ts";
+import type { Logger } from "../log/log.ts";
+import { AppError } from "../errors/app-error.ts";
+import { requestContext } from "../rpc/request-context.ts";
+
+/**
+ * Turns whatever is thrown into the contract's form, in one place. What is no
+ * failure of the contract is a bug: it is logged whole under an error id, and
+ * the caller gets that id and nothing else.
+ */
+export function errors(log: Logger): Interceptor {
+  return (next) => async (request) => {
+    const { requestId } = requestContext(request.contextValues);
+    const translate = (thrown: unknown): ConnectError => {
+      const failure = toAppError(thrown);
+      if (failure.reason !== "INTERNAL") return toConnectError(failure, requestId);
+      const errorId = newId("evt");
+      log.error(
+        { err: failure.cause ?? failure, error_id: errorId, request_id: requestId, rpc: request.method.name },
+        "internal error",
+      );
+      return toConnectError(new AppError("INTERNAL", "internal error", { metadata: { error_id: errorId } }), requestId);
+    };
+    try {
+      const response = await next(request);
+      return response.stream ? { ...response, message: translated(response, translate) } : response;
+    } catch (thrown) {
+      throw translate(thrown);
+    }
+  };
+}
+
+async function* translated(response: StreamResponse, translate: (thrown: unknown) => ConnectError) {
+  try {
+    yield* response.message;
+  } catch (thrown) {
+    throw translate(thrown);
+  }
+}

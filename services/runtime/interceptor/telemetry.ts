@@ -1,0 +1,149 @@
+import { context, type Meter, SpanKind, SpanStatusCode, type Tracer, trace } from "@opentelemetry/api";
+import { Code, ConnectError, type Interceptor, type StreamResponse, type UnaryResponse } from "@connectrpc/connect";
+import { newId, isId } from "../ids/id.ts";
+import type { Logger } from "../log/log.ts";
+import { type RequestContext, requestContextKey, sourceAddressKey } from "../rpc/request-context.ts";
+import { newSpanContext, parseTraceparent, toTraceparent } from "../telemetry/traceparent.ts";
+import { secondsBuckets } from "../telemetry/telemetry.ts";
+
+export interface TelemetryInterceptorOptions {
+  /** The service that is called, for the metrics' labels. */
+  readonly host: string;
+  /** `edge` faces strangers: their request ids and trace contexts are not taken over. */
+  readonly plane: "edge" | "mesh";
+  readonly tracer: Tracer;
+  readonly meter: Meter;
+  readonly log: Logger;
+}
+
+/**
+ * Makes the request's context, its span, its metrics and its one log line. The
+ * outermost interceptor: what it measures is what the caller waited for.
+ *
+ * A stream's line is written at its end. At the edge lines are `info`; in the
+ * mesh, where every call stems from one that was logged, `debug`.
+ */
+export function telemetry(options: TelemetryInterceptorOptions): Interceptor {
+  const duration = options.meter.createHistogram("cadre_rpc_duration_seconds", {
+    description: "Time to answer a call; of a stream, to its end",
+    unit: "s",
+    advice: { explicitBucketBoundaries: [...secondsBuckets] },
+  });
+  const running = options.meter.createUpDownCounter("cadre_rpc_running", {
+    description: "Calls that are being answered",
+  });
+  const level = options.plane === "edge" ? "info" : "debug";
+  return (next) => async (request) => {
+    const startedAt = performance.now();
+    const { method, service, header } = request;
+    const trusted = options.plane === "mesh";
+    const givenId = trusted ? header.get("x-request-id") : null;
+    const requestId = givenId !== null && isId("req", givenId) ? givenId : newId("req");
+    const parent = trusted ? parseTraceparent(header.get("traceparent")) : undefined;
+    const base = trace.setSpanContext(context.active(), parent ?? newSpanContext());
+    const span = options.tracer.startSpan(
+      `${service.typeName}/${method.name}`,
+      {
+        kind: SpanKind.SERVER,
+        root: parent === undefined,
+        attributes: {
+          "rpc.system": "connect_rpc",
+          "rpc.service": service.typeName,
+          "rpc.method": method.name,
+          "cadre.request_id": requestId,
+          "cadre.host": options.host,
+        },
+      },
+      base,
+    );
+    const requestScope: RequestContext = {
+      requestId,
+      // A tracer that records nothing hands on its parent's context.
+      traceparent: toTraceparent(span.spanContext()),
+      source: request.contextValues.get(sourceAddressKey),
+      deadline: Number.POSITIVE_INFINITY,
+      signal: request.signal,
+      principal: undefined,
+      callingService: undefined,
+      idempotencyKey: "",
+    };
+    request.contextValues.set(requestContextKey, requestScope);
+    const labels = { service: service.typeName, method: method.name, plane: options.plane };
+    running.add(1, labels);
+    const finish = (failure: { readonly thrown: unknown } | undefined): void => {
+      const code = failure === undefined ? "ok" : codeName(failure.thrown);
+      const seconds = (performance.now() - startedAt) / 1_000;
+      running.add(-1, labels);
+      duration.record(seconds, { ...labels, code });
+      if (failure !== undefined) span.setStatus({ code: SpanStatusCode.ERROR, message: code });
+      span.setAttribute("rpc.connect_rpc.status_code", code);
+      span.end();
+      if (!options.log.isLevelEnabled(level)) return;
+      options.log[level](
+        {
+          rpc: `${service.typeName}/${method.name}`,
+          code,
+          duration_ms: Math.round(seconds * 1e6) / 1e3,
+          request_id: requestId,
+          trace_id: span.spanContext().traceId,
+          org_id: requestScope.principal?.orgId,
+          subject: requestScope.principal?.subject,
+          source: requestScope.callingService ?? requestScope.source,
+        },
+        "request",
+      );
+    };
+    const scope = span.isRecording() ? trace.setSpan(base, span) : undefined;
+    try {
+      const response = await (scope === undefined ? next(request) : context.with(scope, () => next(request)));
+      response.header.set("x-request-id", requestId);
+      if (!response.stream) {
+        finish(undefined);
+        return response;
+      }
+      return observed(response, scope, finish);
+    } catch (thrown) {
+      if (thrown instanceof ConnectError) thrown.metadata.set("x-request-id", requestId);
+      finish({ thrown });
+      throw thrown;
+    }
+  };
+}
+
+function observed(
+  response: StreamResponse,
+  scope: ReturnType<typeof context.active> | undefined,
+  finish: (failure: { readonly thrown: unknown } | undefined) => void,
+): UnaryResponse | StreamResponse {
+  const source = response.message[Symbol.asyncIterator]();
+  // A generator runs in the context of whoever asks for its next message, so
+  // each is asked for within the span's.
+  const pull = scope === undefined ? () => source.next() : () => context.with(scope, () => source.next());
+  async function* message() {
+    let failure: { readonly thrown: unknown } | undefined;
+    let exhausted = false;
+    try {
+      for (;;) {
+        const result = await pull();
+        if (result.done === true) {
+          exhausted = true;
+          return;
+        }
+        yield result.value;
+      }
+    } catch (thrown) {
+      failure = { thrown };
+      exhausted = true;
+      throw thrown;
+    } finally {
+      if (!exhausted) await source.return?.();
+      finish(failure);
+    }
+  }
+  return { ...response, message: message() };
+}
+
+function codeName(thrown: unknown): string {
+  const code = thrown instanceof ConnectError ? thrown.code : Code.Unknown;
+  return (Code[code] ?? "Unknown").replace(/(?<=[a-z])(?=[A-Z])/g, "_").toLowerCase();
+}
