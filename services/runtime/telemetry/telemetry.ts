@@ -79,7 +79,8 @@ async function startTraces(options: TelemetryOptions, endpoint: string): Promise
     sampler: new sdk.ParentBasedSampler({ root: new sdk.TraceIdRatioBasedSampler(options.sampleRatio) }),
     spanLimits: { attributeValueLengthLimit: 1024 },
     spanProcessors: [
-      new sdk.BatchSpanProcessor(new otlp.OTLPTraceExporter({ url: new URL("/v1/traces", endpoint).href }), {
+      new sdk.BatchSpanProcessor({
+        exporter: new otlp.OTLPTraceExporter({ url: new URL("/v1/traces", endpoint).href }),
         // Bounds what a collector that is down can cost: about 1 KiB a span.
         maxQueueSize: 8_192,
         maxExportBatchSize: 512,

@@ -1,0 +1,71 @@
+import { mkdirSync, renameSync, statSync } from "node:fs";
+import { join } from "node:path";
+import pino from "pino";
+import type { Mode } from "../platform/platform.ts";
+import type { Logger } from "./log.ts";
+import { redact } from "./redact.ts";
+
+export interface LogOptions {
+  readonly mode: Mode;
+  readonly level: "error" | "warn" | "info" | "debug";
+  readonly dataDirectory: string;
+  /** What runs in the process; the log file's name. */
+  readonly name: string;
+}
+
+const maxFileBytes = 32 * 1024 * 1024;
+
+/**
+ * The process's log. In production JSON lines on standard output; embedded,
+ * where a person looks at the terminal, JSON lines in
+ * `<data>/logs/<name>.log` (the last 32 to 64 MiB are kept) and warnings on
+ * standard error. `flush` writes what is pending, at the end of the process.
+ */
+export function createLog(options: LogOptions): { log: Logger; flush: () => void } {
+  const settings: pino.LoggerOptions = {
+    level: options.level,
+    base: { service: options.name, pid: process.pid },
+    timestamp: pino.stdTimeFunctions.isoTime,
+    formatters: {
+      level: (label) => ({ level: label }),
+      log: (fields) => redact(fields) as Record<string, unknown>,
+    },
+  };
+  if (options.mode === "production") {
+    const destination = pino.destination({ dest: 1, sync: false, minLength: 4_096, periodicFlush: 250 });
+    return { log: pino(settings, destination), flush: () => destination.flushSync() };
+  }
+  const directory = join(options.dataDirectory, "logs");
+  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  const file = join(directory, `${options.name}.log`);
+  rotate(file);
+  const destination = pino.destination({ dest: file, sync: false, minLength: 4_096, periodicFlush: 250, mode: 0o600 });
+  setInterval(() => {
+    if (rotate(file)) destination.reopen();
+  }, 60_000).unref();
+  const log = pino(
+    settings,
+    pino.multistream([
+      { level: options.level, stream: destination },
+      { level: "warn", stream: { write: (line: string) => process.stderr.write(toText(line)) } },
+    ]),
+  );
+  return { log, flush: () => destination.flushSync() };
+}
+
+function rotate(file: string): boolean {
+  if ((statSync(file, { throwIfNoEntry: false })?.size ?? 0) < maxFileBytes) return false;
+  renameSync(file, `${file}.1`);
+  return true;
+}
+
+/** One line for a person: time, level, message and, for an error, its message. */
+function toText(line: string): string {
+  const record: unknown = JSON.parse(line);
+  if (typeof record !== "object" || record === null) return line;
+  const field = (name: string): string => String(Reflect.get(record, name) ?? "");
+  const error: unknown = Reflect.get(record, "err");
+  const detail = typeof error === "object" && error !== null ? `: ${String(Reflect.get(error, "message"))}` : "";
+  const component = field("component") === "" ? "" : ` [${field("component")}]`;
+  return `${field("time").slice(11, 19)} ${field("level").toUpperCase()}${component} ${field("msg")}${detail}\n`;
+}
