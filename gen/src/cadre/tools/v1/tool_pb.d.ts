@@ -13,7 +13,13 @@ import type { Reason } from "../../errors/v1/reason_pb.js";
 export declare const file_cadre_tools_v1_tool: GenFile;
 
 /**
- * What a tool is: its digest covers all of it.
+ * What a tool is. Its digest covers all of it: `sha256:` and the SHA-256, in
+ * lower-case hexadecimal, of the UTF-8 bytes of the RFC 8785 canonical JSON of
+ * `{"version":1,"name":…,"description":…,"input_schema":…,"output_schema":…,
+ * "side_effects":…,"timeout_ms":…}`, where output_schema is null if absent,
+ * side_effects is "NONE", "IDEMPOTENT" or "EFFECTFUL" (which also stands for
+ * unspecified), and timeout_ms is the timeout in whole milliseconds, rounded
+ * up, 30000 if absent.
  *
  * @generated from message cadre.tools.v1.ToolDefinition
  */
@@ -109,14 +115,14 @@ export declare type Tool = Message<"cadre.tools.v1.Tool"> & {
   workers: number;
 
   /**
-   * When it was registered first.
+   * When it was registered first; absent for a built-in tool.
    *
    * @generated from field: google.protobuf.Timestamp created_at = 6;
    */
   createdAt?: Timestamp | undefined;
 
   /**
-   * When its definition changed last.
+   * When its definition changed last; absent for a built-in tool.
    *
    * @generated from field: google.protobuf.Timestamp updated_at = 7;
    */

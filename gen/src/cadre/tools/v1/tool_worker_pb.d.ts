@@ -45,6 +45,14 @@ export declare type ConnectRequest = Message<"cadre.tools.v1.ConnectRequest"> & 
    * @generated from field: string worker_id = 4;
    */
   workerId: string;
+
+  /**
+   * The calls that it still runs, when it continues. A call in flight that is
+   * not named was lost with the stream, and is sent again with the same id.
+   *
+   * @generated from field: repeated string call_ids = 5;
+   */
+  callIds: string[];
 };
 
 /**
@@ -154,7 +162,7 @@ export declare const WorkerRegisteredSchema: GenMessage<WorkerRegistered>;
  */
 export declare type WorkerCall = Message<"cadre.tools.v1.WorkerCall"> & {
   /**
-   * The call's id.
+   * The id of this hand-out of the call.
    *
    * @generated from field: string call_id = 1;
    */
@@ -196,7 +204,7 @@ export declare type WorkerCall = Message<"cadre.tools.v1.WorkerCall"> & {
   deadline?: Timestamp | undefined;
 
   /**
-   * Counts from 1.
+   * Counts the hand-outs from 1.
    *
    * @generated from field: uint32 attempt = 7;
    */
@@ -511,6 +519,22 @@ export declare const DrainResponseSchema: GenMessage<DrainResponse>;
  * stream brings it calls, and unary calls take back output and results. Each
  * of them may land on any replica.
  *
+ * A worker's life: Connect; for each WorkerCall run the handler, send
+ * ReportOutput with seq 1, 2, 3 and so on, one at a time, and then one
+ * ReportResult; all the while a Heartbeat every `heartbeat_interval`, also
+ * while the stream is down. The registration lives for 10 seconds after the
+ * last heartbeat. When the stream ends, whatever the code, connect again at
+ * once with the same worker id and the ids of the calls that still run; on
+ * WORKER_NOT_FOUND connect without an id, and cancel the handlers that still
+ * run: their calls were handed out to others. To leave: Drain, wait for the
+ * handlers, end the stream.
+ *
+ * Reports are to be repeated until they are answered. CALL_NOT_FOUND is an
+ * answer: the call has ended or is another worker's, so stop the handler and
+ * forget the call. A call id names one hand-out: when a call is handed out
+ * again, it has the same idempotency key, the next attempt and another call id.
+ * A worker ignores a call whose id it runs or has run already.
+ *
  * @generated from service cadre.tools.v1.ToolWorkerService
  */
 export declare const ToolWorkerService: GenService<{
@@ -529,7 +553,8 @@ export declare const ToolWorkerService: GenService<{
   },
   /**
    * Reports text that a handler printed. The number makes a repetition
-   * harmless.
+   * harmless. What a call prints beyond 4 MiB is dropped, and its readers are
+   * told so.
    *
    * @generated from rpc cadre.tools.v1.ToolWorkerService.ReportOutput
    */
@@ -540,7 +565,8 @@ export declare const ToolWorkerService: GenService<{
   },
   /**
    * Reports how a call ended. The first report counts; an equal one again is
-   * answered alike.
+   * answered alike. A result that does not match the tool's output schema, or
+   * is larger than 1 MiB, is taken, and ends the call as TOOL_RESULT_INVALID.
    *
    * @generated from rpc cadre.tools.v1.ToolWorkerService.ReportResult
    */
@@ -551,7 +577,9 @@ export declare const ToolWorkerService: GenService<{
   },
   /**
    * Says that the worker lives and which calls it still runs. The answer names
-   * the calls that it should cancel.
+   * the calls that it should cancel. A call that was handed to the worker more
+   * than 10 seconds ago and is not named any more is taken as lost, and handed
+   * out again. WORKER_NOT_FOUND: the registration has ended.
    *
    * @generated from rpc cadre.tools.v1.ToolWorkerService.Heartbeat
    */
@@ -561,7 +589,8 @@ export declare const ToolWorkerService: GenService<{
     output: typeof HeartbeatResponseSchema;
   },
   /**
-   * Stops new calls to the worker; those in flight go on.
+   * Stops new calls to the worker; those in flight go on. A drained worker
+   * that connects again takes calls again.
    *
    * @generated from rpc cadre.tools.v1.ToolWorkerService.Drain
    */
