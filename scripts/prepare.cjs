@@ -54,7 +54,9 @@ function install(digest) {
       ? spawnSync(process.execPath, [npm, ...args], options)
       : spawnSync("npm", args, { ...options, shell: process.platform === "win32" });
   if (result.status !== 0) {
-    fail(`npm ci failed${result.error ? ` (${result.error.message})` : ""}: see its output above. Nothing was started.`);
+    fail(
+      `npm ci failed${result.error ? ` (${result.error.message})` : ""}: see its output above. Nothing was started.`,
+    );
   }
   fs.writeFileSync(stamp, digest);
   process.stderr.write(`Installed in ${Math.round((Date.now() - startedAt) / 1000)} s.\n`);
@@ -75,7 +77,9 @@ function bringSystemPrograms() {
   const packages = missing.map((program) => program.debian);
   const isRoot = typeof process.getuid === "function" && process.getuid() === 0;
   if (!isRoot || !fs.existsSync("/usr/bin/apt-get")) {
-    fail(`The tests need ${missing.map((program) => program.program).join(" and ")}: sudo apt-get install ${packages.join(" ")}`);
+    fail(
+      `The tests need ${missing.map((program) => program.program).join(" and ")}: sudo apt-get install ${packages.join(" ")}`,
+    );
   }
   process.stderr.write(`Installing ${packages.join(" and ")} for the tests (apt-get) …\n`);
   const options = {

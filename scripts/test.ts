@@ -18,7 +18,9 @@ try {
   // A runner that failed without a failed test (a file that does not load, an
   // error between tests) is a failure all the same.
   const failed = checked.failed + Math.max(counted.failed, tests.status === 0 ? 0 : 1);
-  process.stdout.write(`${passed} passed, ${failed} failed${counted.skipped > 0 ? `, ${counted.skipped} skipped` : ""}\n`);
+  process.stdout.write(
+    `${passed} passed, ${failed} failed${counted.skipped > 0 ? `, ${counted.skipped} skipped` : ""}\n`,
+  );
   process.exitCode = failed === 0 ? 0 : 1;
 } finally {
   rmSync(directory, { recursive: true, force: true });

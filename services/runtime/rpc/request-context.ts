@@ -91,10 +91,18 @@ export function requirePrincipal(context: HandlerContext): Principal {
   return principal;
 }
 
+/** What a call to a peer leaves for the way back, in milliseconds. */
+const hopReserveMs = 50;
+
 /**
  * The options of a call that a handler makes on behalf of its request: the
- * same principal, request id and trace; ended with the request.
+ * same principal, request id and trace; ended with the request, and given the
+ * rest of its deadline less 50 ms, so that the answer still finds its caller.
  */
 export function onBehalfOf(context: RequestContext, signal: AbortSignal = context.signal): CallOptions {
-  return { signal, contextValues: createContextValues().set(requestContextKey, context) };
+  const options: CallOptions = { signal, contextValues: createContextValues().set(requestContextKey, context) };
+  if (context.deadline !== Number.POSITIVE_INFINITY) {
+    options.timeoutMs = Math.max(1, Math.round(context.deadline - Date.now() - hopReserveMs));
+  }
+  return options;
 }

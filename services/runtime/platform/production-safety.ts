@@ -1,0 +1,139 @@
+import { existsSync, statSync } from "node:fs";
+import { isIP } from "node:net";
+import type { Environment } from "../config/settings.ts";
+
+/** What the check reads of the process; injected for tests. */
+export interface ProcessFacts {
+  readonly userId: number | undefined;
+  readonly nodeOptions: string;
+  readonly execArgv: readonly string[];
+  readonly rejectsUnauthorizedTls: boolean;
+}
+
+/** The facts of this process. */
+export function currentProcessFacts(): ProcessFacts {
+  return {
+    userId: process.getuid?.(),
+    nodeOptions: process.env.NODE_OPTIONS ?? "",
+    execArgv: process.execArgv,
+    rejectsUnauthorizedTls: process.env.NODE_TLS_REJECT_UNAUTHORIZED !== "0",
+  };
+}
+
+const weakPasswords: ReadonlySet<string> = new Set([
+  "",
+  "postgres",
+  "password",
+  "cadre",
+  "admin",
+  "secret",
+  "changeme",
+]);
+
+/**
+ * Why production refuses to start: a line for each unsafe setting, with the
+ * remedy and never the value. Empty when it may start.
+ */
+export function findUnsafeSettings(environment: Environment, facts: ProcessFacts): string[] {
+  return [
+    ...databaseProblems(environment),
+    ...listenerProblems(environment),
+    ...meshProblems(environment),
+    ...fileProblems(environment),
+    ...processProblems(facts),
+    ...behaviourProblems(environment),
+  ];
+}
+
+function databaseProblems(environment: Environment): string[] {
+  const text = environment.CADRE_DATABASE_URL;
+  if (text === undefined) {
+    return ["CADRE_DATABASE_URL is not set: production needs a PostgreSQL of your own; name it"];
+  }
+  if (!URL.canParse(text)) return [];
+  const url = new URL(text);
+  const problems: string[] = [];
+  if (weakPasswords.has(decodeURIComponent(url.password)) || url.password === url.username) {
+    problems.push("CADRE_DATABASE_URL has no password or a well-known one: set a strong one");
+  }
+  const tls = url.searchParams.get("sslmode") ?? "disable";
+  if (!isLoopback(url.hostname) && !["verify-full", "verify-ca", "require"].includes(tls)) {
+    problems.push("CADRE_DATABASE_URL crosses hosts in plain text: add sslmode=verify-full");
+  }
+  return problems;
+}
+
+function listenerProblems(environment: Environment): string[] {
+  const problems: string[] = [];
+  const hasTls = environment.CADRE_TLS_CERT_FILE !== undefined && environment.CADRE_TLS_KEY_FILE !== undefined;
+  if (!isLoopback(environment.CADRE_HOST ?? "127.0.0.1") && !hasTls) {
+    problems.push("CADRE_HOST is public and there is no TLS: set CADRE_TLS_CERT_FILE and CADRE_TLS_KEY_FILE");
+  }
+  if ((environment.CADRE_CORS_ORIGINS ?? "").split(",").some((origin) => origin.trim() === "*")) {
+    problems.push("CADRE_CORS_ORIGINS admits every origin: name each one");
+  }
+  return problems;
+}
+
+const meshNames = ["CREDENTIALS", "TOOLS", "ORCHESTRATOR", "GATEWAY"] as const;
+
+function meshProblems(environment: Environment): string[] {
+  const isSplit = meshNames.some((name) => (environment[`CADRE_MESH_${name}`] ?? "") !== "");
+  const missing = ["CADRE_MESH_CA_FILE", "CADRE_MESH_CERT_FILE", "CADRE_MESH_KEY_FILE"].filter(
+    (name) => environment[name] === undefined,
+  );
+  return isSplit && missing.length > 0
+    ? [`${missing.join(", ")} not set: services call each other by mutual TLS only; name the files`]
+    : [];
+}
+
+/** Settings that name a file with a secret. */
+const secretFiles = [
+  "CADRE_MESH_KEY_FILE",
+  "CADRE_TLS_KEY_FILE",
+  "CADRE_CREDENTIALS_HMAC_KEY_FILE",
+  "CADRE_OPENAI_API_KEY_FILE",
+] as const;
+
+function fileProblems(environment: Environment): string[] {
+  return secretFiles.flatMap((name) => {
+    const file = environment[name];
+    if (file === undefined) return [];
+    if (!existsSync(file)) return [`${name} names no file: correct the path`];
+    const { mode, size } = statSync(file);
+    const problems: string[] = [];
+    if ((mode & 0o077) !== 0) problems.push(`${name} can be read by others: chmod 600`);
+    if (size < 32) problems.push(`${name} holds less than 32 bytes: make a strong key`);
+    return problems;
+  });
+}
+
+function processProblems(facts: ProcessFacts): string[] {
+  const problems: string[] = [];
+  const flags = `${facts.nodeOptions} ${facts.execArgv.join(" ")}`;
+  if (/--inspect/.test(flags)) problems.push("the inspector is open (--inspect): start without it");
+  if (/(^|\s)(--require|-r)(\s|=)/.test(facts.nodeOptions)) {
+    problems.push("NODE_OPTIONS loads code of others (--require): start without it");
+  }
+  if (!facts.rejectsUnauthorizedTls) {
+    problems.push("NODE_TLS_REJECT_UNAUTHORIZED=0 accepts every certificate: unset it");
+  }
+  if (facts.userId === 0) problems.push("runs as root: start as a user of its own");
+  return problems;
+}
+
+function behaviourProblems(environment: Environment): string[] {
+  const problems: string[] = [];
+  if (environment.CADRE_REFLECTION === "true") problems.push("CADRE_REFLECTION is on: unset it");
+  if (environment.CADRE_LOG_LEVEL === "debug") problems.push("CADRE_LOG_LEVEL is debug: set info or less");
+  if ((environment.CADRE_EGRESS_ALLOW ?? "").split(",").some((host) => host.trim() === "*")) {
+    problems.push("CADRE_EGRESS_ALLOW admits every host: name each one");
+  }
+  if (environment.CADRE_FAILPOINTS !== undefined) problems.push("CADRE_FAILPOINTS is set: unset it");
+  return problems;
+}
+
+function isLoopback(host: string): boolean {
+  const bare = host.replace(/^\[|\]$/g, "");
+  return bare === "localhost" || bare === "::1" || (isIP(bare) === 4 && bare.startsWith("127."));
+}
