@@ -1,10 +1,11 @@
 import { execFileSync, spawnSync } from "node:child_process";
-import { cpSync, mkdtempSync, rmSync } from "node:fs";
+import { cpSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { errorReference } from "./error-reference.ts";
 
-// Generates anew into a copy and compares: what is committed in gen/ must be
-// what the contracts say.
+// Generates anew into a copy and compares: what is committed in gen/, and in
+// the docs that are made from it, must be what the contracts say.
 const copy = mkdtempSync(join(tmpdir(), "cadre-generated-"));
 try {
   for (const entry of ["proto", "third_party", "buf.yaml", "buf.gen.yaml"]) {
@@ -18,8 +19,11 @@ try {
   const result = spawnSync("diff", ["-rq", join(copy, "gen"), "gen", "-x", "package.json", "-x", "node_modules"], {
     stdio: "inherit",
   });
-  if (result.status !== 0) process.stderr.write("gen/ is not what the contracts say: run `npm run generate`.\n");
-  process.exitCode = result.status ?? 1;
+  const reference = errorReference(readFileSync(join(copy, "gen/descriptor-set.binpb")));
+  const isCurrent = result.status === 0 && reference === readFileSync("docs/errors.md", "utf8");
+  if (!isCurrent)
+    process.stderr.write("gen/ or docs/errors.md is not what the contracts say: run `npm run generate`.\n");
+  process.exitCode = isCurrent ? 0 : 1;
 } finally {
   rmSync(copy, { recursive: true, force: true });
 }
