@@ -659,6 +659,14 @@ export declare const AcknowledgeChangesRequestSchema: GenMessage<AcknowledgeChan
  * @generated from message cadre.credentials.v1.AcknowledgeChangesResponse
  */
 export declare type AcknowledgeChangesResponse = Message<"cadre.credentials.v1.AcknowledgeChangesResponse"> & {
+  /**
+   * For how long after it sent the acknowledgement the watcher may rely on
+   * what it remembers, in milliseconds; 0 if there are newer changes or the
+   * watcher is not known, and then it may not.
+   *
+   * @generated from field: uint32 fresh_for_ms = 1;
+   */
+  freshForMs: number;
 };
 
 /**
@@ -789,9 +797,11 @@ export declare const AuthenticationService: GenService<{
   },
   /**
    * Streams what changed about credentials and limits, with a heartbeat at
-   * least every 250 ms. A watcher must acknowledge each change, and must ask
-   * anew for every call once it has heard nothing for a second: a revocation
-   * is answered when every watcher has acknowledged it or is past that second.
+   * least every 250 ms. A watcher acknowledges each change and each heartbeat;
+   * an acknowledgement's answer says how long the watcher may rely on what it
+   * remembers, counted from when it sent it, at most a second. After that it
+   * must ask anew for every call. A revocation is answered when every watcher
+   * has acknowledged it or may rely on nothing any more.
    *
    * @generated from rpc cadre.credentials.v1.AuthenticationService.WatchChanges
    */
