@@ -66,7 +66,7 @@ export async function startTelemetry(options: TelemetryOptions): Promise<Telemet
 async function startTraces(options: TelemetryOptions, endpoint: string): Promise<() => Promise<void>> {
   const [sdk, otlp, hooks, core] = await Promise.all([
     import("@opentelemetry/sdk-trace"),
-    import("@opentelemetry/exporter-trace-otlp-proto"),
+    import("@opentelemetry/exporter-trace-otlp-http"),
     import("@opentelemetry/context-async-hooks"),
     import("@opentelemetry/core"),
   ]);
