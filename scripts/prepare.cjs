@@ -47,7 +47,8 @@ function install(digest) {
   const startedAt = Date.now();
   // npm gives the path of its own program to scripts; without it (called by hand), it is on the PATH.
   const npm = process.env.npm_execpath;
-  const args = ["ci", "--no-audit", "--no-fund", "--prefer-offline"];
+  // Errors only: warnings about the machine's own Node.js do not concern the one that is being installed.
+  const args = ["ci", "--no-audit", "--no-fund", "--prefer-offline", "--loglevel=error"];
   const options = { cwd: root, stdio: ["ignore", "inherit", "inherit"], env: installEnvironment() };
   const result =
     npm && /\.[cm]?js$/.test(npm)
