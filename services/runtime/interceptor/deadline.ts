@@ -1,6 +1,8 @@
 import type { Interceptor, StreamResponse } from "@connectrpc/connect";
 import { AppError } from "../errors/app-error.ts";
-import { requestContext, timeoutMsOf } from "../rpc/request-context.ts";
+import { arrivedDeadlineKey } from "../rpc/invoke.ts";
+import { requestContext } from "../rpc/request-context.ts";
+import { timeoutMsOf } from "../rpc/timeout.ts";
 
 /** How long a call may take. */
 export interface DeadlineOptions {
@@ -12,7 +14,7 @@ export interface DeadlineOptions {
   readonly maxStreamMs: number;
 }
 
-/** promises of the API documentation: "Deadlines". */
+/** What holds unless a service says otherwise. */
 export const defaultDeadlines: DeadlineOptions = {
   unaryMs: 30_000,
   maxUnaryMs: 300_000,
@@ -28,7 +30,10 @@ export const defaultDeadlines: DeadlineOptions = {
 export function deadline(options: DeadlineOptions = defaultDeadlines): Interceptor {
   return (next) => async (request) => {
     const scope = requestContext(request.contextValues);
-    const asked = timeoutMsOf(request);
+    // The mesh carries a deadline, strangers send a timeout.
+    const arrived = request.contextValues.get(arrivedDeadlineKey);
+    const asked =
+      arrived === Number.POSITIVE_INFINITY ? timeoutMsOf(request.header) : Math.max(0, arrived - Date.now());
     const longest = request.stream ? options.maxStreamMs : options.maxUnaryMs;
     if (asked !== undefined && asked > longest) {
       throw new AppError("INVALID_TIMEOUT", `the timeout is longer than ${longest} ms`);

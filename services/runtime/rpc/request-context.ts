@@ -39,44 +39,6 @@ export const requestContextKey = createContextKey<RequestContext | undefined>(un
 /** The address that a call came from; set by the host that took it. Empty in the mesh. */
 export const sourceAddressKey = createContextKey("", { description: "cadre.source" });
 
-/** The timeout that came with a call in another form than a header; set by the host that took it. */
-export const timeoutMsKey = createContextKey<number | undefined>(undefined, { description: "cadre.timeout" });
-
-const grpcTimeoutUnitsMs: Readonly<Record<string, number>> = {
-  H: 3_600_000,
-  M: 60_000,
-  S: 1_000,
-  m: 1,
-  u: 1e-3,
-  n: 1e-6,
-};
-
-/**
- * The timeout that a caller asked for, in milliseconds; `undefined` for none.
- *
- * @throws AppError INVALID_TIMEOUT if it is malformed or not positive
- */
-export function timeoutMsOf(request: {
-  readonly header: Headers;
-  readonly contextValues: ContextValues;
-}): number | undefined {
-  const given = request.contextValues.get(timeoutMsKey);
-  if (given !== undefined) return given;
-  const connect = request.header.get("connect-timeout-ms");
-  if (connect !== null) {
-    if (/^[0-9]{1,10}$/.test(connect) && Number(connect) > 0) return Number(connect);
-    throw new AppError("INVALID_TIMEOUT", "connect-timeout-ms: must be 1 to 10 digits and more than 0");
-  }
-  const grpc = request.header.get("grpc-timeout");
-  if (grpc !== null) {
-    const match = /^([0-9]{1,8})([HMSmun])$/.exec(grpc);
-    const unitMs = grpcTimeoutUnitsMs[match?.[2] ?? ""];
-    if (match?.[1] !== undefined && unitMs !== undefined && Number(match[1]) > 0) return Number(match[1]) * unitMs;
-    throw new AppError("INVALID_TIMEOUT", "grpc-timeout: must be 1 to 8 digits, more than 0, and a unit");
-  }
-  return undefined;
-}
-
 /** The request's context. Throws a bug if the interceptors have not run. */
 export function requestContext(values: ContextValues): RequestContext {
   const context = values.get(requestContextKey);
