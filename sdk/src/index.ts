@@ -1,0 +1,67 @@
+export { type Key, Role } from "@cadre/gen/cadre/credentials/v1/api_key_pb";
+export { type Limit, type Org, type Principal, PrincipalKind } from "@cadre/gen/cadre/credentials/v1/identity_pb";
+export {
+  type DependencyHealth,
+  type GetHealthResponse,
+  type ServiceHealth,
+  ServingState,
+} from "@cadre/gen/cadre/gateway/v1/health_pb";
+export type { Agent, AgentDefinition, AgentLimits } from "@cadre/gen/cadre/orchestrator/v1/agent_pb";
+export type { Model } from "@cadre/gen/cadre/orchestrator/v1/model_pb";
+export type {
+  AttemptDiscarded,
+  ContextTrimmed,
+  SessionEvent,
+  TextDelta,
+  ToolDelta,
+  ToolEnded,
+  ToolStarted,
+  TurnEnded,
+  TurnError,
+  TurnStarted,
+  Usage,
+} from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
+export { TurnState } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
+export type { Session, Turn, TurnToolCall } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
+export { SideEffects, type Tool, type ToolDefinition, ToolKind } from "@cadre/gen/cadre/tools/v1/tool_pb";
+export type { AgentOptions, Agents } from "./agent.ts";
+export type { CallOptions, EffectCallOptions } from "./caller.ts";
+export { type Cadre, type CadreOptions, createCadre, type Identity } from "./create-cadre.ts";
+export {
+  type DefinedTool,
+  defineTool,
+  type ToolCallContext,
+  type ToolDefinitionInit,
+  ToolFailure,
+  type ToolOptions,
+  type TypedToolOptions,
+  type UntypedToolOptions,
+} from "./define-tool.ts";
+export {
+  CadreError,
+  type CadreErrorInit,
+  type CadreErrorReason,
+  type CadreQuotaViolation,
+  type CadreViolation,
+  reasonName,
+} from "./error.ts";
+export type { EventsOptions, ReconnectOptions, StreamBreak } from "./event-stream.ts";
+export { type JsonObject, type JsonValue, jsonOf, valueOf } from "./json.ts";
+export type { IssuedKey, IssueKeyOptions, Keys } from "./key.ts";
+export type { Limits } from "./limit.ts";
+export type { Models } from "./model.ts";
+export type { Listing, Page, PageOptions } from "./page.ts";
+export type { RetryOptions } from "./retry.ts";
+export type { CreateSessionOptions, SendOptions, SessionHandle, Sessions, StreamOptions } from "./session.ts";
+export type {
+  InferInput,
+  InferOutput,
+  StandardIssue,
+  StandardJsonSchema,
+  StandardResult,
+  StandardSchema,
+} from "./standard-schema.ts";
+export { collectText, createTextView, type TextView } from "./text.ts";
+export type { ToolCall, Tools } from "./tool.ts";
+export type { ServeOptions, ToolWorker, WorkerTrouble } from "./tool-worker.ts";
+export type { TurnHandle, TurnOutcome } from "./turn.ts";
