@@ -1,8 +1,9 @@
 import { context, type Meter, SpanKind, SpanStatusCode, type Tracer, trace } from "@opentelemetry/api";
-import { Code, ConnectError, type Interceptor, type StreamResponse, type UnaryResponse } from "@connectrpc/connect";
+import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
 import { newId, isId } from "../ids/id.ts";
 import type { Logger } from "../log/log.ts";
 import { type RequestContext, requestContextKey, sourceAddressKey } from "../rpc/request-context.ts";
+import { observeStream, type StreamEnd } from "../telemetry/observe-stream.ts";
 import { newSpanContext, parseTraceparent, toTraceparent } from "../telemetry/traceparent.ts";
 import { secondsBuckets } from "../telemetry/telemetry.ts";
 
@@ -70,7 +71,7 @@ export function telemetry(options: TelemetryInterceptorOptions): Interceptor {
     request.contextValues.set(requestContextKey, requestScope);
     const labels = { service: service.typeName, method: method.name, plane: options.plane };
     running.add(1, labels);
-    const finish = (failure: { readonly thrown: unknown } | undefined): void => {
+    const finish = (failure: StreamEnd): void => {
       const code = failure === undefined ? "ok" : codeName(failure.thrown);
       const seconds = (performance.now() - startedAt) / 1_000;
       running.add(-1, labels);
@@ -101,46 +102,13 @@ export function telemetry(options: TelemetryInterceptorOptions): Interceptor {
         finish(undefined);
         return response;
       }
-      return observed(response, scope, finish);
+      return { ...response, message: observeStream(response.message, scope, finish) };
     } catch (thrown) {
       if (thrown instanceof ConnectError) thrown.metadata.set("x-request-id", requestId);
       finish({ thrown });
       throw thrown;
     }
   };
-}
-
-function observed(
-  response: StreamResponse,
-  scope: ReturnType<typeof context.active> | undefined,
-  finish: (failure: { readonly thrown: unknown } | undefined) => void,
-): UnaryResponse | StreamResponse {
-  const source = response.message[Symbol.asyncIterator]();
-  // A generator runs in the context of whoever asks for its next message, so
-  // each is asked for within the span's.
-  const pull = scope === undefined ? () => source.next() : () => context.with(scope, () => source.next());
-  async function* message() {
-    let failure: { readonly thrown: unknown } | undefined;
-    let exhausted = false;
-    try {
-      for (;;) {
-        const result = await pull();
-        if (result.done === true) {
-          exhausted = true;
-          return;
-        }
-        yield result.value;
-      }
-    } catch (thrown) {
-      failure = { thrown };
-      exhausted = true;
-      throw thrown;
-    } finally {
-      if (!exhausted) await source.return?.();
-      finish(failure);
-    }
-  }
-  return { ...response, message: message() };
 }
 
 function codeName(thrown: unknown): string {

@@ -1,0 +1,39 @@
+import { context, SpanKind, SpanStatusCode, type Tracer, trace } from "@opentelemetry/api";
+import { ConnectError, type Interceptor } from "@connectrpc/connect";
+import { requestContextKey } from "../rpc/request-context.ts";
+import { observeStream, type StreamEnd } from "./observe-stream.ts";
+import { parseTraceparent, toTraceparent } from "./traceparent.ts";
+
+/**
+ * A span around each call to a peer, beneath the span that makes it; its
+ * context goes along as `traceparent`. Where nothing is recorded the call
+ * passes untouched.
+ */
+export function clientSpan(tracer: Tracer): Interceptor {
+  return (next) => async (request) => {
+    const active = context.active();
+    const caller = request.contextValues.get(requestContextKey);
+    const remote = trace.getSpan(active) === undefined ? parseTraceparent(caller?.traceparent ?? null) : undefined;
+    const parent = remote === undefined ? active : trace.setSpanContext(active, remote);
+    const name = `${request.service.typeName}/${request.method.name}`;
+    const span = tracer.startSpan(name, { kind: SpanKind.CLIENT }, parent);
+    if (!span.isRecording()) return next(request);
+    request.header.set("traceparent", toTraceparent(span.spanContext()));
+    const ended = (end: StreamEnd): void => {
+      if (end !== undefined) {
+        const message = end.thrown instanceof ConnectError ? end.thrown.rawMessage : "failed";
+        span.setStatus({ code: SpanStatusCode.ERROR, message });
+      }
+      span.end();
+    };
+    try {
+      const response = await next(request);
+      if (response.stream) return { ...response, message: observeStream(response.message, undefined, ended) };
+      ended(undefined);
+      return response;
+    } catch (thrown) {
+      ended({ thrown });
+      throw thrown;
+    }
+  };
+}
