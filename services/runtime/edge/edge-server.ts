@@ -1,0 +1,309 @@
+import type { IncomingMessage, Server as Http1Server } from "node:http";
+import type { Http2Server } from "node:http2";
+import * as net from "node:net";
+import type { Duplex } from "node:stream";
+import * as tls from "node:tls";
+import { newId } from "../ids/id.ts";
+import type { Logger } from "../log/log.ts";
+import { createConnectionGate, plainAddress } from "./connection-gate.ts";
+import { type EdgeLimits, edgeLimits } from "./edge-limits.ts";
+import { type EdgeHandler, type EdgeIncoming, type EdgeResponse, setEdgeRequest } from "./edge-request.ts";
+import { createHttp1Server, refuseUpgrade } from "./http1-server.ts";
+import { createHttp2Server } from "./http2-server.ts";
+import { findPortHolder, PortInUseError } from "./port-in-use.ts";
+import { checkHead, dropInternalFields, type HeadRefusal, sourceAddress } from "./request-head.ts";
+
+/** Certificate and key, in PEM. */
+export interface EdgeTls {
+  readonly key: string | Buffer;
+  readonly cert: string | Buffer;
+  /** `TLSv1.3` unless said otherwise; 1.2 is offered with ECDHE and AEAD only. */
+  readonly minVersion?: "TLSv1.2" | "TLSv1.3";
+}
+
+/** Takes over a connection that asks for another protocol. It owns the socket from then on. */
+export type UpgradeHandler = (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
+
+export interface EdgeServerOptions {
+  /** Port 0 takes a free one. */
+  readonly listen: { readonly host: string; readonly port: number };
+  readonly tls?: EdgeTls;
+  readonly log: Logger;
+  readonly limits?: Partial<EdgeLimits>;
+  readonly handler: EdgeHandler;
+  /** Without it a WebSocket upgrade is answered with 501. */
+  readonly onUpgrade?: UpgradeHandler;
+  /** Host names, without port, that are served; any by default. Others are answered with 421. */
+  readonly authorities?: readonly string[];
+  /** Addresses or CIDR blocks of proxies whose `X-Forwarded-For` counts; none by default. */
+  readonly trustedProxies?: readonly string[];
+  /** Whether callers' `traceparent` is kept; false by default. */
+  readonly trustTraceparent?: boolean;
+}
+
+/** Gauges, and counters since the start. */
+export interface EdgeStats {
+  readonly connections: number;
+  readonly sessions: number;
+  readonly requests: number;
+  /** Connections refused or cut, by cause. */
+  readonly rejected: Readonly<Record<RejectionCause, number>>;
+}
+
+/** Why a connection was refused or cut. */
+export type RejectionCause = "process" | "source" | "first_byte" | "handshake" | "request" | "abuse";
+
+export interface EdgeServer {
+  readonly host: string;
+  readonly port: number;
+  /** Where it is reached, for example `http://127.0.0.1:8010`. */
+  readonly address: string;
+  stats(): EdgeStats;
+  /**
+   * Stops accepting, tells HTTP/2 sessions to go away, lets requests end for at
+   * most `graceMs`, then cuts the rest. Idempotent.
+   */
+  close(graceMs: number): Promise<void>;
+}
+
+/**
+ * Starts the one kind of server that faces strangers: HTTP/1.1 and HTTP/2 on
+ * one port, in plain text by looking at the first bytes (`PRI` begins HTTP/2
+ * with prior knowledge, RFC 9113 §3.3), over TLS by ALPN.
+ *
+ * Every limit of `EdgeLimits` that belongs to transport holds for whatever
+ * handler stands behind it. Requests reach the handler with one valid
+ * authority, without fields that only our own processes may send, and with an
+ * `EdgeRequest`; responses carry the request id and the security headers of an
+ * API, and no banner.
+ *
+ * @throws PortInUseError naming who holds the port, where that can be known
+ */
+export async function createEdgeServer(options: EdgeServerOptions): Promise<EdgeServer> {
+  const limits: EdgeLimits = Object.freeze({ ...edgeLimits, ...options.limits });
+  const { log } = options;
+  const proxies = blockList(options.trustedProxies ?? []);
+  const authorities = new Set((options.authorities ?? []).map((name) => name.toLowerCase()));
+  const gate = createConnectionGate(limits, proxies);
+  const sockets = new Set<net.Socket>();
+  const rejected: Record<RejectionCause, number> = {
+    process: 0,
+    source: 0,
+    first_byte: 0,
+    handshake: 0,
+    request: 0,
+    abuse: 0,
+  };
+  let requests = 0;
+  let draining = false;
+
+  function serve(request: EdgeIncoming, response: EdgeResponse): void {
+    requests += 1;
+    response.once("close", () => {
+      requests -= 1;
+      if (draining) http1.closeIdleConnections();
+    });
+    request.on("error", ignoreCut);
+    response.on("error", ignoreCut);
+    const known = {
+      requestId: newId("req"),
+      source: sourceAddress(request, proxies),
+      traceparent: options.trustTraceparent === true ? String(request.headers.traceparent ?? "") : "",
+    };
+    setEdgeRequest(request, known);
+    setHygieneHeaders(response, known.requestId, options.tls !== undefined);
+    if (draining && request.httpVersionMajor === 1) response.setHeader("connection", "close");
+    const refusal = checkHead(request, limits, authorities);
+    if (refusal !== undefined) {
+      answerRefusal(request, response, refusal);
+      return;
+    }
+    dropInternalFields(request.headers);
+    try {
+      options.handler(request, response);
+    } catch (error) {
+      log.error({ err: error, requestId: known.requestId }, "handler threw");
+      if (response.headersSent) response.destroy();
+      else answerRefusal(request, response, { status: 500, detail: "internal error" });
+    }
+  }
+
+  const http1: Http1Server = createHttp1Server({
+    limits,
+    serve,
+    upgrade: options.onUpgrade ?? refuseUpgrade,
+    onRejected: () => {
+      rejected.request += 1;
+    },
+  });
+  const { server: http2, sessions } = createHttp2Server({
+    limits,
+    serve,
+    onAbuse(session, abuse) {
+      rejected.abuse += 1;
+      log.warn({ abuse, source: plainAddress(session.socket?.remoteAddress) }, "conn.abuse");
+    },
+  });
+
+  /** Decides the protocol of a plain connection by its first bytes. */
+  function switchProtocol(socket: net.Socket): void {
+    const timer = setTimeout(() => {
+      rejected.first_byte += 1;
+      socket.destroy();
+    }, limits.firstByteTimeoutMs);
+    const settle = (server: Http1Server | Http2Server, head: Buffer) => {
+      clearTimeout(timer);
+      socket.off("readable", look);
+      socket.off("end", giveUp);
+      socket.unshift(head);
+      server.emit("connection", socket);
+    };
+    const giveUp = () => socket.destroy();
+    function look(): void {
+      const head: Buffer | null = socket.read();
+      if (head === null) return;
+      const prefix = head.subarray(0, 3).toString("latin1");
+      if (prefix === "PRI") settle(http2, head);
+      else if ("PRI".startsWith(prefix)) socket.unshift(head);
+      else settle(http1, head);
+    }
+    socket.once("close", () => clearTimeout(timer));
+    socket.once("end", giveUp);
+    socket.on("readable", look);
+  }
+
+  const secure = options.tls === undefined ? undefined : createSecureServer(options.tls, limits);
+  secure?.on("secureConnection", (socket) => {
+    if (socket.alpnProtocol === "h2") http2.emit("connection", socket);
+    else http1.emit("connection", socket);
+  });
+  secure?.on("tlsClientError", (_error, socket) => {
+    rejected.handshake += 1;
+    socket.destroy();
+  });
+
+  const acceptor = net.createServer({ noDelay: true, allowHalfOpen: true }, (socket) => {
+    socket.on("error", ignoreCut);
+    const admission = gate.admit(plainAddress(socket.remoteAddress));
+    if (!admission.admitted) {
+      rejected[admission.reason] += 1;
+      socket.destroy();
+      return;
+    }
+    sockets.add(socket);
+    socket.once("close", () => {
+      sockets.delete(socket);
+      admission.release();
+    });
+    if (secure === undefined) switchProtocol(socket);
+    else secure.emit("connection", socket);
+  });
+
+  const { host } = options.listen;
+  const port = await listen(acceptor, host, options.listen.port);
+  acceptor.on("error", (error) => log.error({ err: error }, "accepting failed"));
+
+  let closing: Promise<void> | undefined;
+  async function close(graceMs: number): Promise<void> {
+    draining = true;
+    const closed = new Promise<void>((resolve) => acceptor.close(() => resolve()));
+    http1.close();
+    http1.closeIdleConnections();
+    for (const session of sessions()) session.close();
+    const cut = setTimeout(() => {
+      for (const session of sessions()) session.destroy();
+      for (const socket of sockets) socket.destroy();
+    }, graceMs);
+    await closed;
+    clearTimeout(cut);
+    http2.close();
+    secure?.close();
+  }
+
+  return {
+    host,
+    port,
+    address: `${options.tls === undefined ? "http" : "https"}://${net.isIPv6(host) ? `[${host}]` : host}:${port}`,
+    stats: () => ({ connections: gate.open, sessions: sessions().length, requests, rejected: { ...rejected } }),
+    close(graceMs) {
+      closing ??= close(graceMs);
+      return closing;
+    },
+  };
+}
+
+/** A connection that breaks is the peer's business; whoever reads or writes learns of it by its own means. */
+function ignoreCut(): void {}
+
+function blockList(blocks: readonly string[]): net.BlockList {
+  const list = new net.BlockList();
+  for (const block of blocks) {
+    const [address = "", prefix] = block.split("/");
+    const family = net.isIPv6(address) ? "ipv6" : "ipv4";
+    if (prefix === undefined) list.addAddress(address, family);
+    else list.addSubnet(address, Number(prefix), family);
+  }
+  return list;
+}
+
+function createSecureServer(options: EdgeTls, limits: EdgeLimits): tls.Server {
+  return tls.createServer({
+    key: options.key,
+    cert: options.cert,
+    minVersion: options.minVersion ?? "TLSv1.3",
+    // Only for 1.2; the suites of 1.3 are all AEAD.
+    ciphers: [
+      "TLS_AES_128_GCM_SHA256",
+      "TLS_AES_256_GCM_SHA384",
+      "TLS_CHACHA20_POLY1305_SHA256",
+      "ECDHE-ECDSA-AES128-GCM-SHA256",
+      "ECDHE-RSA-AES128-GCM-SHA256",
+      "ECDHE-ECDSA-AES256-GCM-SHA384",
+      "ECDHE-RSA-AES256-GCM-SHA384",
+      "ECDHE-ECDSA-CHACHA20-POLY1305",
+      "ECDHE-RSA-CHACHA20-POLY1305",
+    ].join(":"),
+    honorCipherOrder: true,
+    ALPNProtocols: ["h2", "http/1.1"],
+    handshakeTimeout: limits.tlsHandshakeTimeoutMs,
+  });
+}
+
+async function listen(server: net.Server, host: string, port: number): Promise<number> {
+  try {
+    await new Promise<void>((resolve, reject) => {
+      server.once("error", reject);
+      server.listen({ host, port }, () => {
+        server.off("error", reject);
+        resolve();
+      });
+    });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EADDRINUSE") throw error;
+    throw new PortInUseError(host, port, await findPortHolder(port), error);
+  }
+  const address = server.address();
+  return typeof address === "object" && address !== null ? address.port : port;
+}
+
+/** What each answer of an API says to browsers; pages of the console say more. */
+function setHygieneHeaders(response: EdgeResponse, requestId: string, secure: boolean): void {
+  response.setHeader("x-request-id", requestId);
+  response.setHeader("x-content-type-options", "nosniff");
+  response.setHeader("cache-control", "no-store");
+  response.setHeader("referrer-policy", "no-referrer");
+  response.setHeader("cross-origin-resource-policy", "same-origin");
+  if (secure) response.setHeader("strict-transport-security", "max-age=31536000; includeSubDomains");
+}
+
+function answerRefusal(
+  request: EdgeIncoming,
+  response: EdgeResponse,
+  { status, detail }: Omit<HeadRefusal, "status"> & { readonly status: number },
+): void {
+  if (request.httpVersionMajor === 1) response.setHeader("connection", "close");
+  response.setHeader("content-type", "text/plain; charset=utf-8");
+  response.statusCode = status;
+  // The two classes share the method, but not its overloads.
+  (response as { end(body: string): unknown }).end(`${detail}\n`);
+}
