@@ -48,10 +48,10 @@ function forwardMethod(method: DescMethod, peer: Transport): unknown {
 
 function forwardUnary(method: DescMethodUnary, peer: Transport): ServiceImpl<DescService>[string] {
   return async (request: never, context: HandlerContext) => {
-    const { signal, contextValues } = onBehalfOf(requestContext(context.values));
+    const { signal, timeoutMs, contextValues } = onBehalfOf(requestContext(context.values));
     try {
       const header = requestHeader(context);
-      const response = await peer.unary(method, signal, undefined, header, request, contextValues);
+      const response = await peer.unary(method, signal, timeoutMs, header, request, contextValues);
       passHeaders(response.header, context.responseHeader);
       passHeaders(response.trailer, context.responseTrailer);
       return response.message;
@@ -66,7 +66,7 @@ function forwardServerStream(
   peer: Transport,
 ): ServiceImpl<DescService>[string] {
   return async function* (request: never, context: HandlerContext) {
-    const { signal, contextValues } = onBehalfOf(requestContext(context.values));
+    const { signal, timeoutMs, contextValues } = onBehalfOf(requestContext(context.values));
     // Connect's transports do not pass on that a reader stopped; the signal does.
     const stopped = new AbortController();
     const ended = signal === undefined ? stopped.signal : AbortSignal.any([signal, stopped.signal]);
@@ -75,7 +75,7 @@ function forwardServerStream(
       const response: StreamResponse = await peer.stream(
         method,
         ended,
-        undefined,
+        timeoutMs,
         header,
         once(request),
         contextValues,

@@ -3,7 +3,6 @@ import {
   type DescField,
   type DescMessage,
   fromJson,
-  fromJsonString,
   isFieldSet,
   type JsonObject,
   type JsonValue,
@@ -15,16 +14,16 @@ import { AppError } from "../../runtime/errors/app-error.ts";
 import type { PathVariables } from "./path-template.ts";
 import type { Route } from "./route.ts";
 
-/** Nesting that a body may have; Protobuf's own readers stop at 100. */
-const maxDepth = 64;
+/** The body's nesting is bounded where it is read; two levels more than that are ours. */
+const readOptions = { recursionLimit: 70 } as const;
 
 /** What of an HTTP request is bound to a method's input. */
 export interface RequestParts {
   readonly variables: PathVariables;
   /** The text after `?`, as it came; empty for none. */
   readonly query: string;
-  /** The body's text; empty for none. */
-  readonly body: string;
+  /** The body's JSON; `undefined` for none. */
+  readonly body: JsonValue | undefined;
 }
 
 /**
@@ -57,84 +56,23 @@ export function bindRequest(route: Route, parts: RequestParts): Message {
     bound.set(path, values);
   }
   if (bound.size === 0) return message;
-  return read(input, toJsonObject(input, bound), (json) => mergeFromJson(input, message, json));
+  const json = toJsonObject(input, bound);
+  return read(input, json, () => mergeFromJson(input, message, json));
 }
 
-function bindBody({ method, body }: Route, text: string): Message {
+function bindBody({ method, body }: Route, json: JsonValue | undefined): Message {
   const { input } = method;
-  if (body.kind === "none") {
-    if (text !== "") throw malformed("", "the route takes no body");
-    return create(input);
-  }
-  if (text === "") return create(input);
-  assertModest(text);
-  const target = body.kind === "all" ? input : body.field.fieldKind === "message" ? body.field.message : undefined;
-  if (target !== undefined) {
-    // Reading from text, unlike from a value, sees keys that come twice.
-    const prefix = body.kind === "all" ? "" : body.field.name;
-    const message = read(target, text, () => fromJsonString(target, text, { recursionLimit: maxDepth }), prefix);
-    return body.kind === "all" ? message : create(input, { [body.field.localName]: message } as never);
-  }
-  const value = parseJson(text);
-  const field = (body as { readonly field: DescField }).field;
-  return read(input, { [field.name]: value }, (json) => fromJson(input, json, { recursionLimit: maxDepth }));
-}
-
-function parseJson(text: string): JsonValue {
-  try {
-    return JSON.parse(text) as JsonValue;
-  } catch {
-    throw malformed("", "the body is no JSON");
-  }
-}
-
-/** A body is small in values as it is in bytes: the work that it causes is bounded by both. */
-const maxKeys = 10_000;
-const maxValues = 100_000;
-
-/**
- * Counts before anything is built: depth, keys and values of a JSON text that
- * need not be well-formed.
- *
- * @throws AppError MALFORMED_MESSAGE past a limit
- */
-function assertModest(text: string): void {
-  let depth = 0;
-  let keys = 0;
-  let values = 0;
-  for (let index = 0; index < text.length; index += 1) {
-    switch (text.charCodeAt(index)) {
-      case 0x22: // "
-        index = endOfString(text, index);
-        break;
-      case 0x7b: // {
-      case 0x5b: // [
-        depth += 1;
-        if (depth > maxDepth) throw malformed("", `the body nests deeper than ${maxDepth} levels`);
-        break;
-      case 0x7d: // }
-      case 0x5d: // ]
-        depth -= 1;
-        break;
-      case 0x3a: // :
-        keys += 1;
-        if (keys > maxKeys) throw malformed("", `the body has more than ${maxKeys} keys`);
-        break;
-      case 0x2c: // ,
-        values += 1;
-        if (values > maxValues) throw malformed("", `the body has more than ${maxValues} values`);
-        break;
+  if (json === undefined) return create(input);
+  switch (body.kind) {
+    case "none":
+      throw malformed("", "the route takes no body");
+    case "all":
+      return read(input, json, () => fromJson(input, json, readOptions));
+    case "field": {
+      const object = { [body.field.name]: json };
+      return read(input, object, () => fromJson(input, object, readOptions));
     }
   }
-}
-
-function endOfString(text: string, start: number): number {
-  for (let quote = text.indexOf('"', start + 1); quote !== -1; quote = text.indexOf('"', quote + 1)) {
-    let backslashes = 0;
-    while (text.charCodeAt(quote - 1 - backslashes) === 0x5c) backslashes += 1;
-    if (backslashes % 2 === 0) return quote;
-  }
-  return text.length;
 }
 
 /** Splits a query into its parameters, in the order of their first occurrence. */
@@ -249,14 +187,12 @@ function isPresent(desc: DescMessage, message: Message, path: string): boolean {
 }
 
 /** Reads Protobuf JSON; where that fails, says at which field. */
-function read<S>(desc: DescMessage, source: S, reader: (source: S) => Message, prefix = ""): Message {
+function read(desc: DescMessage, json: JsonValue, reader: () => Message): Message {
   try {
-    return reader(source);
+    return reader();
   } catch (cause) {
-    const json = typeof source === "string" ? parseJson(source) : (source as JsonValue);
-    const fault = locateFault(desc, json);
-    if (fault === undefined) throw malformed("", "a key comes twice, or the body nests too deep", cause);
-    throw malformed(joinPath(prefix, fault.path), fault.message, cause);
+    const fault = locateFault(desc, json) ?? { path: "", message: "the body does not match the message" };
+    throw malformed(fault.path, fault.message, cause);
   }
 }
 
@@ -302,7 +238,7 @@ function locateInField(field: DescField, value: JsonValue): Fault | undefined {
 
 function canRead(desc: DescMessage, json: JsonValue): boolean {
   try {
-    fromJson(desc, json, { recursionLimit: maxDepth });
+    fromJson(desc, json, readOptions);
     return true;
   } catch {
     return false;
@@ -315,7 +251,7 @@ function hasOwnJson(desc: DescMessage): boolean {
 }
 
 function joinPath(first: string, rest: string): string {
-  if (first === "" || rest === "" || rest.startsWith("[")) return `${first}${rest}`;
+  if (rest === "" || rest.startsWith("[")) return `${first}${rest}`;
   return `${first}.${rest}`;
 }
 

@@ -141,6 +141,40 @@ export declare type GetHealthResponse = Message<"cadre.gateway.v1.GetHealthRespo
 export declare const GetHealthResponseSchema: GenMessage<GetHealthResponse>;
 
 /**
+ * Asks for the metrics.
+ *
+ * @generated from message cadre.gateway.v1.GetMetricsRequest
+ */
+export declare type GetMetricsRequest = Message<"cadre.gateway.v1.GetMetricsRequest"> & {
+};
+
+/**
+ * Describes the message cadre.gateway.v1.GetMetricsRequest.
+ * Use `create(GetMetricsRequestSchema)` to create a new message.
+ */
+export declare const GetMetricsRequestSchema: GenMessage<GetMetricsRequest>;
+
+/**
+ * The metrics.
+ *
+ * @generated from message cadre.gateway.v1.GetMetricsResponse
+ */
+export declare type GetMetricsResponse = Message<"cadre.gateway.v1.GetMetricsResponse"> & {
+  /**
+   * The metrics in the Prometheus text format, version 0.0.4.
+   *
+   * @generated from field: string text = 1;
+   */
+  text: string;
+};
+
+/**
+ * Describes the message cadre.gateway.v1.GetMetricsResponse.
+ * Use `create(GetMetricsResponseSchema)` to create a new message.
+ */
+export declare const GetMetricsResponseSchema: GenMessage<GetMetricsResponse>;
+
+/**
  * Asks a service how it is.
  *
  * @generated from message cadre.gateway.v1.GetReadinessRequest
@@ -222,6 +256,16 @@ export declare const HealthService: GenService<{
     methodKind: "unary";
     input: typeof GetHealthRequestSchema;
     output: typeof GetHealthResponseSchema;
+  },
+  /**
+   * Returns the metrics of the process that answers, for Prometheus.
+   *
+   * @generated from rpc cadre.gateway.v1.HealthService.GetMetrics
+   */
+  getMetrics: {
+    methodKind: "unary";
+    input: typeof GetMetricsRequestSchema;
+    output: typeof GetMetricsResponseSchema;
   },
 }>;
 
