@@ -1,0 +1,126 @@
+import { create } from "@bufbuild/protobuf";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { AuditDecision, type AuditEvent, AuditEventSchema } from "@cadre/gen/cadre/credentials/v1/audit_pb";
+import { newId } from "../ids/id.ts";
+import type { Logger } from "../log/log.ts";
+import type { AuditSink } from "./audit-sink.ts";
+
+// Invariants:
+// 1. The first denial of a kind is durable before its caller is answered; the
+//    further ones of the same minute are counted, and written as one row.
+// 2. No denial is forgotten while the process lives: what could not be written
+//    is counted with the next row. Only a crash loses counts, of a minute at most.
+// 3. The kinds that are held at once are bounded; beyond that, a denial is
+//    counted under its type alone.
+
+/** What was refused. */
+export interface Denial {
+  /** `auth.failed`, `authz.denied`, … */
+  readonly type: string;
+  /** The true reason. */
+  readonly reason: string;
+  readonly orgId: string;
+  readonly actor: string;
+  readonly action: string;
+  readonly resource: string;
+  readonly source: string;
+  readonly requestId: string;
+  readonly traceId: string;
+}
+
+/** Writes denials to the audit log, floods of the same kind as one row a minute. */
+export interface DenialLog {
+  /** Notes a denial. Resolves when it is durable or counted; never rejects, as what was denied stays denied. */
+  record(denial: Denial): Promise<void>;
+  /** Writes what is counted now. */
+  flush(): Promise<void>;
+  /** Writes what is counted, and ends. */
+  stop(): Promise<void>;
+}
+
+export interface DenialLogOptions {
+  readonly sink: AuditSink;
+  readonly log: Logger;
+  /** Milliseconds since the epoch. */
+  readonly now?: () => number;
+}
+
+interface Kind {
+  denial: Denial;
+  /** How many are not in the audit log yet. */
+  unwritten: number;
+  windowEndsMs: number;
+}
+
+const windowMs = 60_000;
+const flushEveryMs = 5_000;
+const maxKinds = 10_000;
+
+export function createDenialLog(options: DenialLogOptions): DenialLog {
+  const now = options.now ?? Date.now;
+  const kinds = new Map<string, Kind>();
+
+  async function write(kind: Kind): Promise<void> {
+    const count = kind.unwritten;
+    kind.unwritten = 0;
+    try {
+      await options.sink.append(toEvent(kind.denial, count, now()));
+    } catch (thrown) {
+      kind.unwritten += count;
+      options.log.error(
+        { err: thrown, type: kind.denial.type, count },
+        "a denial could not be written to the audit log",
+      );
+    }
+  }
+
+  async function writeAll(isDue: (kind: Kind) => boolean): Promise<void> {
+    const due = [...kinds].filter(([, kind]) => isDue(kind));
+    await Promise.all(
+      due.map(async ([key, kind]) => {
+        if (kind.unwritten > 0) await write(kind);
+        if (kind.unwritten === 0 && kind.windowEndsMs <= now()) kinds.delete(key);
+      }),
+    );
+  }
+
+  const timer = setInterval(() => void writeAll((kind) => kind.windowEndsMs <= now()), flushEveryMs).unref();
+
+  return {
+    async record(denial) {
+      const key = keyOf(denial);
+      const kind = kinds.get(key);
+      if (kind !== undefined) {
+        kind.unwritten += 1;
+        kind.denial = denial;
+        return;
+      }
+      if (kinds.size >= maxKinds && denial.action !== "") {
+        // Too many kinds: what tells them apart is given up, not the count.
+        return this.record({ ...denial, reason: "MANY", actor: "", action: "", resource: "", source: "" });
+      }
+      const first: Kind = { denial, unwritten: 1, windowEndsMs: now() + windowMs };
+      kinds.set(key, first);
+      await write(first);
+    },
+    flush: () => writeAll(() => true),
+    async stop() {
+      clearInterval(timer);
+      await writeAll(() => true);
+    },
+  };
+}
+
+function keyOf({ type, reason, orgId, actor, action, source }: Denial): string {
+  return JSON.stringify([type, reason, orgId, actor, action, source]);
+}
+
+function toEvent(denial: Denial, count: number, nowMs: number): AuditEvent {
+  return create(AuditEventSchema, {
+    ...denial,
+    eventId: newId("evt"),
+    at: timestampFromMs(nowMs),
+    decision: AuditDecision.DENIED,
+    count,
+  });
+}
