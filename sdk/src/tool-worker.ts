@@ -339,7 +339,8 @@ export function serveTools(
   }
 
   async function keepAlive(): Promise<void> {
-    await registered.promise;
+    // Where nothing was registered, `stop` has aborted by now.
+    await registered.promise.catch(() => undefined);
     while (!stop.signal.aborted) {
       await delay(heartbeatMs, stop.signal).catch(() => undefined);
       if (stop.signal.aborted || workerId === "") continue;
