@@ -1,0 +1,105 @@
+import { create, toBinary } from "@bufbuild/protobuf";
+import { Code, ConnectError, createContextValues } from "@connectrpc/connect";
+import { newId } from "../ids/id.ts";
+import { abortFailure, deadlineExceeded, toCallFailure } from "../rpc/call-failure.ts";
+import { arrivedDeadlineKey, type IncomingCall } from "../rpc/invoke.ts";
+import { isReservedHeader } from "../rpc/reserved-header.ts";
+import type { OutgoingCall } from "../rpc/wire-transport.ts";
+import type { MemoryPeer } from "./memory-peer.ts";
+
+/** The longest that a timer of the platform can wait; a later deadline needs none. */
+const maxTimerMs = 2 ** 31 - 1;
+
+/** The signal's reason when nothing went wrong. */
+const completed = new ConnectError("the call has ended", Code.Canceled);
+
+/**
+ * A call between two services of one process, from its arrival to its end.
+ *
+ * 1. It ends once: completed, failed by the handler, or cut by deadline, caller
+ *    or shutdown. The caller hears of it at once.
+ * 2. When it ends, however it does, the handler's signal aborts.
+ */
+export class MemoryCall {
+  readonly incoming: IncomingCall;
+  readonly #peer: MemoryPeer;
+  readonly #caller: AbortSignal;
+  readonly #reject: (failure: ConnectError) => void;
+  readonly #controller = new AbortController();
+  readonly #timer: ReturnType<typeof setTimeout> | undefined;
+  readonly #onAbort: () => void;
+  #endings: ((failure: ConnectError) => void)[] | undefined;
+  #ended = false;
+
+  constructor(peer: MemoryPeer, outgoing: OutgoingCall, reject: (failure: ConnectError) => void) {
+    const { signal, deadline } = outgoing;
+    this.#peer = peer;
+    this.#caller = signal;
+    this.#reject = reject;
+    this.#onAbort = () => this.cut(abortFailure(signal.reason));
+    signal.addEventListener("abort", this.#onAbort, { once: true });
+    const contextValues = createContextValues();
+    if (deadline !== Number.POSITIVE_INFINITY) {
+      const timeoutMs = Math.max(1, deadline - Date.now());
+      contextValues.set(arrivedDeadlineKey, deadline);
+      if (timeoutMs <= maxTimerMs) this.#timer = setTimeout(() => this.cut(deadlineExceeded()), timeoutMs);
+    }
+    this.incoming = { header: crossedHeaders(outgoing.header), signal: this.#controller.signal, contextValues };
+    peer.running.add(this);
+  }
+
+  /** Calls back when the call ends; at once if it has. */
+  onEnd(ending: (failure: ConnectError) => void): void {
+    if (this.#ended) ending(completed);
+    else if (this.#endings === undefined) this.#endings = [ending];
+    else this.#endings.push(ending);
+  }
+
+  /** The handler has answered in full. Returns false if the call had ended before. */
+  complete(): boolean {
+    return this.#end(completed);
+  }
+
+  /** The handler, or what is around it, failed. */
+  answerFailure(thrown: unknown): void {
+    if (this.#ended) return;
+    const requestId = this.incoming.header.get("x-request-id") ?? newId("req");
+    const failure = crossedFailure(toCallFailure(thrown, requestId));
+    if (this.#end(failure)) this.#reject(failure);
+  }
+
+  /** Ends the call from outside the handler. */
+  cut(failure: ConnectError): void {
+    if (this.#end(failure)) this.#reject(failure);
+  }
+
+  #end(failure: ConnectError): boolean {
+    if (this.#ended) return false;
+    this.#ended = true;
+    clearTimeout(this.#timer);
+    this.#caller.removeEventListener("abort", this.#onAbort);
+    this.#controller.abort(failure);
+    if (this.#endings !== undefined) for (const ending of this.#endings) ending(failure);
+    this.#peer.running.delete(this);
+    this.#peer.onCallEnd();
+    return true;
+  }
+}
+
+/** Headers as they arrive on the other side: a copy, without the reserved ones. */
+export function crossedHeaders(headers: Headers): Headers {
+  const crossed = new Headers();
+  for (const [name, value] of headers) if (!isReservedHeader(name)) crossed.append(name, value);
+  return crossed;
+}
+
+/** An error as it arrives on the other side: its details encoded, nothing of the process it came from. */
+function crossedFailure(error: ConnectError): ConnectError {
+  const crossed = new ConnectError(error.rawMessage, error.code, crossedHeaders(error.metadata));
+  crossed.details = error.details.map((detail) =>
+    "desc" in detail
+      ? { type: detail.desc.typeName, value: toBinary(detail.desc, create(detail.desc, detail.value)) }
+      : { type: detail.type, value: detail.value },
+  );
+  return crossed;
+}

@@ -1,0 +1,238 @@
+import { Code, ConnectError, createContextValues } from "@connectrpc/connect";
+import { Metadata, type ServerInterceptingCallInterface, type StatusObject } from "@grpc/grpc-js";
+import { AppError } from "../errors/app-error.ts";
+import { toAppError, toConnectError } from "../errors/failure.ts";
+import { newId } from "../ids/id.ts";
+import type { Logger } from "../log/log.ts";
+import { deadlineExceeded } from "../rpc/call-failure.ts";
+import {
+  arrivedDeadlineKey,
+  type IncomingCall,
+  methodPath,
+  type ServedMethod,
+  type ServedStream,
+  type ServedUnary,
+  type StreamAnswer,
+} from "../rpc/invoke.ts";
+import { Inbox } from "../rpc/inbox.ts";
+import { fromMetadata, toMetadata } from "./metadata.ts";
+import { toBuffer } from "./method-definition.ts";
+import { peerIdentityKey } from "./peer-identity.ts";
+import { okStatus, toStatus } from "./status.ts";
+
+/** What the server knows of a call besides its bytes. */
+export interface ServerCallOptions {
+  /** The caller's service, if its certificate proves one. */
+  readonly peerIdentity: string | undefined;
+  readonly log: Logger;
+}
+
+/** How much of a stream's answer may wait for a slow reader before the handler is held up, in bytes. */
+const maxUnsentBytes = 64 * 1024;
+
+/** The signal's reason when nothing went wrong. */
+const completed = new ConnectError("the call has ended", Code.Canceled);
+
+/**
+ * Answers one call of a grpc-js server.
+ *
+ * 1. It answers once: with messages and a status, or with a status alone.
+ * 2. When the call ends, however it does, the handler's signal aborts, its
+ *    requests end, and its answers are told to end (`return`).
+ * 3. It reads and writes by itself, without grpc-js's stream objects, and holds
+ *    at most 64 KiB and one message in each direction.
+ */
+export function answerCall(
+  call: ServerInterceptingCallInterface,
+  served: ServedMethod,
+  options: ServerCallOptions,
+): void {
+  if (served.kind === "unary") answerUnary(new OpenCall(call, served, options), served);
+  else answerStream(new OpenCall(call, served, options), served);
+}
+
+function answerUnary(open: OpenCall, served: ServedUnary): void {
+  const { call } = open;
+  let incoming: IncomingCall | undefined;
+  call.start({
+    onReceiveMetadata(metadata) {
+      incoming = open.arrive(metadata);
+      // The only read: nothing after the message matters.
+      call.startRead();
+    },
+    onReceiveMessage(bytes: Buffer) {
+      if (incoming === undefined) return;
+      served
+        .answer(incoming, bytes)
+        .then(({ header, trailer, bytes: answer }) => {
+          const status = okStatus(trailer);
+          const metadata = toMetadata(header);
+          if (open.ended) return;
+          call.sendMetadata(metadata);
+          call.sendMessage(toBuffer(answer), () => {});
+          open.finish(status);
+        })
+        .catch((thrown: unknown) => open.fail(thrown));
+    },
+    onReceiveHalfClose: () => open.fail(new ConnectError("the request has no message", Code.Unimplemented)),
+    onCancel: () => open.leave(),
+  });
+}
+
+function answerStream(open: OpenCall, served: ServedStream): void {
+  const { call } = open;
+  const inbox = new Inbox(
+    () => call.startRead(),
+    () => {},
+  );
+  open.onEnd((failure) => inbox.fail(failure));
+  call.start({
+    onReceiveMetadata(metadata) {
+      const incoming = open.arrive(metadata);
+      inbox.open();
+      served
+        .answer(incoming, inbox)
+        .then((answer) => sendAnswers(open, answer))
+        .catch((thrown: unknown) => open.fail(thrown));
+    },
+    onReceiveMessage: (bytes: Buffer) => inbox.deliver(bytes),
+    onReceiveHalfClose: () => inbox.end(),
+    onCancel: () => open.leave(),
+  });
+}
+
+async function sendAnswers(open: OpenCall, { header, trailer, messages }: StreamAnswer): Promise<void> {
+  const { call } = open;
+  const iterator = messages[Symbol.asyncIterator]();
+  let unsentBytes = 0;
+  let wake: (() => void) | undefined;
+  let exhausted = false;
+  open.onEnd(() => {
+    wake?.();
+    // A source that is still producing hears of the end by its signal.
+    if (!exhausted) iterator.return?.().then(undefined, (cause: unknown) => open.warn(cause));
+  });
+  let headerSent = false;
+  const sendHeader = (): void => {
+    if (headerSent) return;
+    headerSent = true;
+    call.sendMetadata(toMetadata(header));
+  };
+  while (!open.ended) {
+    let result: IteratorResult<Uint8Array>;
+    try {
+      result = await iterator.next();
+    } catch (thrown) {
+      exhausted = true;
+      throw thrown;
+    }
+    if (open.ended) return;
+    if (result.done === true) {
+      exhausted = true;
+      const status = okStatus(trailer);
+      sendHeader();
+      open.finish(status);
+      return;
+    }
+    sendHeader();
+    const { byteLength } = result.value;
+    unsentBytes += byteLength;
+    call.sendMessage(toBuffer(result.value), () => {
+      unsentBytes -= byteLength;
+      if (unsentBytes < maxUnsentBytes) wake?.();
+    });
+    if (unsentBytes >= maxUnsentBytes && !open.ended) {
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+      wake = undefined;
+    }
+  }
+}
+
+/** A call from its arrival to its end. */
+class OpenCall {
+  readonly call: ServerInterceptingCallInterface;
+  readonly #method: ServedMethod["method"];
+  readonly #options: ServerCallOptions;
+  readonly #controller = new AbortController();
+  readonly #endings: ((failure: ConnectError) => void)[] = [];
+  #requestId = "";
+  #ended = false;
+
+  constructor(call: ServerInterceptingCallInterface, served: ServedMethod, options: ServerCallOptions) {
+    this.call = call;
+    this.#method = served.method;
+    this.#options = options;
+  }
+
+  get ended(): boolean {
+    return this.#ended;
+  }
+
+  /** Calls back when the call ends; at once if it has. */
+  onEnd(ending: (failure: ConnectError) => void): void {
+    if (this.#ended) ending(completed);
+    else this.#endings.push(ending);
+  }
+
+  arrive(metadata: Metadata): IncomingCall {
+    const header = fromMetadata(metadata);
+    this.#requestId = header.get("x-request-id") ?? "";
+    const contextValues = createContextValues();
+    const deadline = Number(this.call.getDeadline());
+    if (deadline !== Number.POSITIVE_INFINITY) contextValues.set(arrivedDeadlineKey, deadline);
+    if (this.#options.peerIdentity !== undefined) contextValues.set(peerIdentityKey, this.#options.peerIdentity);
+    return { header, signal: this.#controller.signal, contextValues };
+  }
+
+  finish(status: StatusObject): void {
+    if (this.#ended) return;
+    this.call.sendStatus(status);
+    this.#end(completed);
+  }
+
+  fail(thrown: unknown): void {
+    if (!this.#ended) this.finish(this.#statusOf(thrown));
+  }
+
+  /** The caller left, or its deadline passed and was answered by grpc-js. */
+  leave(): void {
+    if (this.#ended) return;
+    const late = Number(this.call.getDeadline()) <= Date.now();
+    this.#end(late ? deadlineExceeded() : new ConnectError("the caller left", Code.Canceled));
+  }
+
+  warn(cause: unknown): void {
+    this.#options.log.warn({ err: cause, rpc: methodPath(this.#method) }, "a stream failed after its call had ended");
+  }
+
+  #end(failure: ConnectError): void {
+    this.#ended = true;
+    this.#controller.abort(failure);
+    for (const ending of this.#endings) ending(failure);
+    this.#endings.length = 0;
+  }
+
+  /** What the interceptors let through: failures of the codec beneath them, and bugs. */
+  #statusOf(thrown: unknown): StatusObject {
+    const requestId = this.#requestId === "" ? newId("req") : this.#requestId;
+    let failure = thrown;
+    if (failure instanceof ConnectError) {
+      try {
+        return toStatus(failure);
+      } catch (cause) {
+        failure = cause;
+      }
+    }
+    const error = toAppError(failure);
+    const rpc = methodPath(this.#method);
+    const { log } = this.#options;
+    if (error.reason === "INTERNAL")
+      log.error({ err: error.cause ?? error, rpc, request_id: requestId }, "internal error");
+    else log.info({ rpc, reason: error.reason, request_id: requestId }, "call refused");
+    // The header that cannot be sent is the handler's, not the caller's fault.
+    const told = error.reason === "INVALID_METADATA" ? new AppError("INTERNAL", "internal error") : error;
+    return toStatus(toConnectError(told, requestId));
+  }
+}

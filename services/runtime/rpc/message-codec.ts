@@ -1,0 +1,61 @@
+import {
+  create,
+  type DescMessage,
+  fromBinary,
+  type Message,
+  type MessageInitShape,
+  type MessageShape,
+  toBinary,
+} from "@bufbuild/protobuf";
+import { AppError } from "../errors/app-error.ts";
+
+/** How large a message may be, encoded, sent and received alike. */
+export interface MessageLimits {
+  /** Request and response of a unary method, in bytes. Default 4 MiB. */
+  readonly unaryMaxBytes: number;
+  /** Each message of a streaming method, in bytes. Default 1 MiB. */
+  readonly streamMaxBytes: number;
+}
+
+export const defaultMessageLimits: MessageLimits = { unaryMaxBytes: 4 * 1024 * 1024, streamMaxBytes: 1024 * 1024 };
+
+/** The limit that holds for the messages of a method. */
+export function maxBytesOf(limits: MessageLimits, method: { readonly methodKind: string }): number {
+  return method.methodKind === "unary" ? limits.unaryMaxBytes : limits.streamMaxBytes;
+}
+
+/**
+ * Encodes a message.
+ *
+ * @throws AppError MESSAGE_TOO_LARGE past the limit
+ */
+export function encodeMessage<D extends DescMessage>(
+  schema: D,
+  message: MessageShape<D> | MessageInitShape<D>,
+  maxBytes: number,
+): Uint8Array {
+  const bytes = toBinary<DescMessage>(schema, create<DescMessage>(schema, message as MessageInitShape<DescMessage>));
+  if (bytes.byteLength > maxBytes) throw tooLarge(schema, maxBytes);
+  return bytes;
+}
+
+/**
+ * Decodes a message. Its fields of type bytes share memory with the input.
+ *
+ * @throws AppError MESSAGE_TOO_LARGE past the limit, MALFORMED_MESSAGE if the bytes are none of that message
+ */
+export function decodeMessage(schema: DescMessage, bytes: Uint8Array, maxBytes: number): Message {
+  if (bytes.byteLength > maxBytes) throw tooLarge(schema, maxBytes);
+  try {
+    // A Buffer would make every bytes field a Buffer, too.
+    return fromBinary(schema, new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength));
+  } catch (cause) {
+    throw new AppError("MALFORMED_MESSAGE", `the bytes are no ${schema.typeName}`, { cause });
+  }
+}
+
+function tooLarge(schema: DescMessage, maxBytes: number): AppError {
+  return new AppError("MESSAGE_TOO_LARGE", `a ${schema.typeName} may have at most ${maxBytes} bytes`, {
+    metadata: { max_bytes: String(maxBytes) },
+  });
+}

@@ -1,0 +1,247 @@
+import type {
+  DescMessage,
+  DescMethod,
+  DescMethodStreaming,
+  DescMethodUnary,
+  MessageInitShape,
+} from "@bufbuild/protobuf";
+import { create } from "@bufbuild/protobuf";
+import {
+  Code,
+  ConnectError,
+  type ContextValues,
+  createContextValues,
+  type Interceptor,
+  type StreamRequest,
+  type StreamResponse,
+  type Transport,
+  type UnaryRequest,
+  type UnaryResponse,
+} from "@connectrpc/connect";
+import { AppError } from "../errors/app-error.ts";
+import { abortFailure, deadlineExceeded, toCallFailure } from "./call-failure.ts";
+import type { StreamAnswer, UnaryAnswer } from "./invoke.ts";
+import { methodPath } from "./invoke.ts";
+import { decodeMessage, encodeMessage, type MessageLimits, maxBytesOf } from "./message-codec.ts";
+import { mapMessages } from "./message-stream.ts";
+
+/** One call on its way out. */
+export interface OutgoingCall {
+  readonly method: DescMethod;
+  readonly header: Headers;
+  /** When it aborts the call ends, with `abortFailure(signal.reason)`. */
+  readonly signal: AbortSignal;
+  /** When the peer must give up, in milliseconds since the epoch; Infinity for never. */
+  readonly deadline: number;
+}
+
+/** Carries the bytes of calls to a peer. Rejects with ConnectErrors only. */
+export interface Wire {
+  unary(call: OutgoingCall, request: Uint8Array): Promise<UnaryAnswer>;
+  /**
+   * Resolves with the peer's headers. Reads `requests` as fast as the peer
+   * does, and ends them (`return`) when the call ends.
+   */
+  stream(call: OutgoingCall, requests: AsyncIterable<Uint8Array>): Promise<StreamAnswer>;
+}
+
+const deadlineOfRequest: unique symbol = Symbol("cadre.deadline");
+
+interface WithDeadline {
+  readonly [deadlineOfRequest]?: number;
+}
+
+/**
+ * When an outgoing call must have ended, in milliseconds since the epoch;
+ * Infinity for no deadline. For the interceptors of a client.
+ */
+export function deadlineOf(request: UnaryRequest | StreamRequest): number {
+  return (request as WithDeadline)[deadlineOfRequest] ?? Number.POSITIVE_INFINITY;
+}
+
+/**
+ * The same outgoing request with a deadline, in milliseconds since the epoch.
+ * It is told to the peer, which enforces it, and the call ends by it.
+ */
+export function withDeadline<R extends UnaryRequest | StreamRequest>(request: R, deadline: number): R {
+  return { ...request, [deadlineOfRequest]: deadline };
+}
+
+/**
+ * A Connect transport over a wire: it encodes and decodes, keeps the message
+ * limits and the deadline, and runs the client's interceptors, outermost first.
+ * Each interceptor is applied once, not once a call.
+ */
+export function createWireTransport(
+  wire: Wire,
+  interceptors: readonly Interceptor[],
+  limits: MessageLimits,
+): Transport {
+  const run = interceptors.reduceRight<Parameters<Interceptor>[0]>(
+    (next, interceptor) => interceptor(next),
+    (request) => (request.stream ? sendStream(wire, request, limits) : sendUnary(wire, request, limits)),
+  );
+  return {
+    async unary<I extends DescMessage, O extends DescMessage>(
+      method: DescMethodUnary<I, O>,
+      signal: AbortSignal | undefined,
+      timeoutMs: number | undefined,
+      header: HeadersInit | undefined,
+      input: MessageInitShape<I>,
+      contextValues?: ContextValues,
+    ) {
+      const scope = openScope(signal, timeoutMs);
+      try {
+        const response = await run({
+          ...common(method, scope, header, contextValues),
+          stream: false,
+          method,
+          message: create<DescMessage>(method.input, input),
+        } as UnaryRequest & WithDeadline);
+        return response as UnaryResponse<I, O>;
+      } catch (thrown) {
+        throw toCallFailure(thrown, "");
+      } finally {
+        scope.close();
+      }
+    },
+    async stream<I extends DescMessage, O extends DescMessage>(
+      method: DescMethodStreaming<I, O>,
+      signal: AbortSignal | undefined,
+      timeoutMs: number | undefined,
+      header: HeadersInit | undefined,
+      input: AsyncIterable<MessageInitShape<I>>,
+      contextValues?: ContextValues,
+    ) {
+      const scope = openScope(signal, timeoutMs);
+      try {
+        const response = await run({
+          ...common(method, scope, header, contextValues),
+          stream: true,
+          method,
+          message: mapMessages(input, (message) => create<DescMessage>(method.input, message)),
+        } as StreamRequest & WithDeadline);
+        if (!response.stream) throw new TypeError(`an interceptor answered ${methodPath(method)} with one message`);
+        return { ...response, message: closing(response.message, scope) } as StreamResponse<I, O>;
+      } catch (thrown) {
+        scope.close();
+        throw toCallFailure(thrown, "");
+      }
+    },
+  };
+}
+
+/** What one call holds until it ends: its signal and deadline. */
+interface CallScope {
+  readonly signal: AbortSignal;
+  readonly deadline: number;
+  close(): void;
+}
+
+/** The longest that a timer of the platform can wait; a later deadline needs none. */
+const maxTimerMs = 2 ** 31 - 1;
+
+function openScope(caller: AbortSignal | undefined, timeoutMs: number | undefined): CallScope {
+  if (caller?.aborted === true) throw abortFailure(caller.reason);
+  if (timeoutMs !== undefined && timeoutMs <= 0) throw deadlineExceeded();
+  const controller = new AbortController();
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  if (timeoutMs !== undefined && timeoutMs <= maxTimerMs) {
+    timer = setTimeout(() => controller.abort(deadlineExceeded()), timeoutMs);
+  }
+  const onAbort = (): void => controller.abort(caller?.reason);
+  caller?.addEventListener("abort", onAbort, { once: true });
+  return {
+    signal: controller.signal,
+    deadline: timeoutMs === undefined ? Number.POSITIVE_INFINITY : Date.now() + timeoutMs,
+    close() {
+      clearTimeout(timer);
+      caller?.removeEventListener("abort", onAbort);
+    },
+  };
+}
+
+function common(
+  method: DescMethod,
+  scope: CallScope,
+  header: HeadersInit | undefined,
+  contextValues: ContextValues | undefined,
+) {
+  return {
+    service: method.parent,
+    requestMethod: "POST",
+    url: `grpc://mesh${methodPath(method)}`,
+    signal: scope.signal,
+    header: new Headers(header),
+    contextValues: contextValues ?? createContextValues(),
+    [deadlineOfRequest]: scope.deadline,
+  };
+}
+
+/** Ends the scope with the messages, and turns whatever they throw into the callers' form. */
+function closing<T>(messages: AsyncIterable<T>, scope: CallScope): AsyncIterable<T> {
+  const iterator = messages[Symbol.asyncIterator]();
+  return {
+    [Symbol.asyncIterator]: () => ({
+      async next() {
+        try {
+          const result = await iterator.next();
+          if (result.done === true) scope.close();
+          return result;
+        } catch (thrown) {
+          scope.close();
+          throw toCallFailure(thrown, "");
+        }
+      },
+      async return() {
+        scope.close();
+        await iterator.return?.();
+        return { done: true, value: undefined };
+      },
+    }),
+  };
+}
+
+async function sendUnary(wire: Wire, request: UnaryRequest, limits: MessageLimits): Promise<UnaryResponse> {
+  const { method, service } = request;
+  const maxBytes = maxBytesOf(limits, method);
+  const bytes = encodeMessage(method.input, request.message, maxBytes);
+  const answer = await wire.unary(outgoing(request), bytes);
+  return {
+    stream: false,
+    service,
+    method,
+    header: answer.header,
+    trailer: answer.trailer,
+    message: decodeAnswer(method, answer.bytes, maxBytes),
+  };
+}
+
+async function sendStream(wire: Wire, request: StreamRequest, limits: MessageLimits): Promise<StreamResponse> {
+  const { method, service } = request;
+  const maxBytes = maxBytesOf(limits, method);
+  const requests = mapMessages(request.message, (message) => encodeMessage(method.input, message, maxBytes));
+  const answer = await wire.stream(outgoing(request), requests);
+  return {
+    stream: true,
+    service,
+    method,
+    header: answer.header,
+    trailer: answer.trailer,
+    message: mapMessages(answer.messages, (bytes) => decodeAnswer(method, bytes, maxBytes)),
+  };
+}
+
+function outgoing(request: UnaryRequest | StreamRequest): OutgoingCall {
+  return { method: request.method, header: request.header, signal: request.signal, deadline: deadlineOf(request) };
+}
+
+/** A request that is malformed is its sender's fault; an answer that is malformed is the peer's. */
+function decodeAnswer(method: DescMethod, bytes: Uint8Array, maxBytes: number) {
+  try {
+    return decodeMessage(method.output, bytes, maxBytes);
+  } catch (thrown) {
+    if (!(thrown instanceof AppError) || thrown.reason !== "MALFORMED_MESSAGE") throw thrown;
+    throw new ConnectError("the peer's answer is malformed", Code.Internal, undefined, undefined, thrown);
+  }
+}
