@@ -1,6 +1,8 @@
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { type Timestamp, timestampMs } from "@bufbuild/protobuf/wkt";
+import { Role } from "@cadre/gen/cadre/credentials/v1/api_key_pb";
 import { type Principal, PrincipalSchema } from "@cadre/gen/cadre/credentials/v1/identity_pb";
+import { isId } from "../ids/id.ts";
 
 /**
  * Freezes a principal and all within, so that it can be shared by all requests
@@ -23,7 +25,11 @@ export function encodePrincipal(principal: Principal): string {
   return Buffer.from(toBinary(PrincipalSchema, principal)).toString("base64url");
 }
 
-/** Reads what `encodePrincipal` wrote, frozen. Throws if it is none. */
+/** Reads what `encodePrincipal` wrote, frozen. Throws if it is none, or names nobody. */
 export function decodePrincipal(text: string): Principal {
-  return freezePrincipal(fromBinary(PrincipalSchema, Buffer.from(text, "base64url")));
+  const principal = fromBinary(PrincipalSchema, Buffer.from(text, "base64url"));
+  if (principal.subject === "" || !isId("org", principal.orgId) || Role[principal.role] === undefined) {
+    throw new TypeError("a principal has a subject, an org and a role");
+  }
+  return freezePrincipal(principal);
 }
