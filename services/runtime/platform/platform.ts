@@ -2,6 +2,9 @@ import type { Meter, Tracer } from "@opentelemetry/api";
 import type { ServingState } from "@cadre/gen/cadre/gateway/v1/health_pb";
 import type { Client } from "@connectrpc/connect";
 import type { DescService } from "@bufbuild/protobuf";
+import type { AuditSink } from "../audit/audit-sink.ts";
+import type { DenialLog } from "../audit/denial-log.ts";
+import type { AccessRules } from "../interceptor/access-rule.ts";
 import type { Logger } from "../log/log.ts";
 import type { MeshServer, ServiceName } from "../mesh/mesh.ts";
 import type { Implementation } from "../rpc/implementation.ts";
@@ -26,6 +29,14 @@ export interface Platform {
   readonly meter: Meter;
   /** Unique for each start of the process. */
   readonly processId: string;
+  /** What each method demands of its caller. */
+  readonly rules: AccessRules;
+  /** Whether server reflection answers. */
+  readonly reflection: boolean;
+  /** The process's metrics in the Prometheus text format. */
+  renderMetrics(): Promise<string>;
+  /** Where a service's audit events go: to credentials, unless the service has a sink of its own. */
+  audit(self: ServiceName): ServiceAudit;
   /**
    * A typed client of a peer. Calls carry the service's own identity, the
    * principal, trace and request id of `onBehalfOf`, and the rest of the
@@ -36,10 +47,18 @@ export interface Platform {
   serve(name: ServiceName, options: ServeOptions): Promise<MeshServer>;
 }
 
+/** A service's way to the audit log. */
+export interface ServiceAudit {
+  readonly sink: AuditSink;
+  readonly denials: DenialLog;
+}
+
 export interface ServeOptions {
   readonly implementations: readonly Implementation[];
   /** What the service needs to serve, checked when readiness is asked for. */
   readonly dependencies: readonly Dependency[];
+  /** Where the service's own audit events go; to credentials unless given. */
+  readonly auditSink?: AuditSink;
 }
 
 /** Something that a service needs. */

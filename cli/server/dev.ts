@@ -1,0 +1,74 @@
+import { startCredentials } from "../../services/credentials/main.ts";
+import { startGateway } from "../../services/gateway/main.ts";
+import { startOrchestrator } from "../../services/orchestrator/main.ts";
+import { createLocalAuthority } from "../../services/runtime/identity/service-identity.ts";
+import { createMemoryMesh } from "../../services/runtime/memory/memory-mesh.ts";
+import { createPlatform } from "../../services/runtime/platform/create-platform.ts";
+import { startEmbeddedPostgres } from "../../services/runtime/postgres/embedded-server.ts";
+import { startTools } from "../../services/tools/main.ts";
+import type { ServerConfiguration } from "./configuration.ts";
+import type { ProcessScope } from "./process-scope.ts";
+import { version } from "./version.ts";
+
+/** What a started `cadre dev` is reached by. */
+export interface RunningDev {
+  readonly url: string;
+  readonly adminUrl: string;
+  /** The secret of the first org's key, if this start made it. */
+  readonly firstKey: string | undefined;
+}
+
+/** How long calls that run may go on when the process is told to end. */
+const graceMs = 30_000;
+
+/** Starts everything in this process: PostgreSQL unless one is named, and all services over a mesh in memory. */
+export async function startDev(configuration: ServerConfiguration, scope: ProcessScope): Promise<RunningDev> {
+  const { log, dataDirectory, telemetry, processId } = scope;
+  const databaseUrl = configuration.platform.CADRE_DATABASE_URL ?? (await startDatabase(scope));
+  const mode = configuration.platform.CADRE_MODE;
+  const authority = createLocalAuthority();
+  const mesh = createMemoryMesh();
+  const platform = createPlatform({
+    mode,
+    dataDirectory,
+    version,
+    databaseUrl,
+    processId,
+    reflection: (configuration.platform.CADRE_REFLECTION ?? `${mode === "embedded"}`) === "true",
+    log,
+    telemetry,
+    mesh,
+    identityOf: (name) => authority.identity(name),
+    trust: authority,
+  });
+  scope.onStop("mesh", () => mesh.close());
+  scope.onStop("audit", () => platform.stop());
+
+  // They tolerate any order, so they start at once; they stop one after the
+  // other, the outermost first.
+  let isFirstStart = false;
+  const [credentials, tools, orchestrator, gateway] = await Promise.all([
+    startCredentials(platform, configuration.credentials),
+    startTools(platform, configuration.tools),
+    startOrchestrator(platform, configuration.orchestrator),
+    startGateway(platform, configuration.gateway),
+  ]);
+  for (const service of [credentials, tools, orchestrator, gateway]) {
+    scope.onStop(service.name, () => service.stop(graceMs));
+  }
+  return { url: gateway.url, adminUrl: gateway.adminUrl, isFirstStart };
+}
+
+async function startDatabase(scope: ProcessScope): Promise<string> {
+  const { log, dataDirectory } = scope;
+  const postgres = await startEmbeddedPostgres({
+    dataDirectory,
+    log: log.child({ component: "postgres" }),
+    onLost: (error) => {
+      log.error({ err: error }, "the data directory was lost; ending");
+      process.kill(process.pid, "SIGTERM");
+    },
+  });
+  scope.onStop("postgres", () => postgres.stop());
+  return postgres.url;
+}

@@ -1,0 +1,70 @@
+import { join } from "node:path";
+import { confirm, isCancel } from "@clack/prompts";
+import pino from "pino";
+import { resetDataDirectory } from "../../services/runtime/postgres/embedded-server.ts";
+import { dataDirectoryOf, loadConfiguration, type ServerConfiguration } from "./configuration.ts";
+import { type RunningDev, startDev } from "./dev.ts";
+import { explainFailedStart } from "./exit.ts";
+import { settingsOf } from "./flags.ts";
+import { openProcessScope } from "./process-scope.ts";
+import { version } from "./version.ts";
+
+/** `cadre dev`. Resolves with the exit code when the process was told to end. */
+export async function runDev(options: Readonly<Record<string, unknown>>): Promise<number> {
+  let configuration: ServerConfiguration;
+  try {
+    configuration = loadConfiguration(settingsOf(options));
+    if (options.reset === true && !(await reset(configuration, options.yes === true))) return 0;
+  } catch (thrown) {
+    return explainFailedStart(thrown);
+  }
+  const scope = await openProcessScope(configuration, "cadre");
+  try {
+    const running = await startDev(configuration, scope);
+    process.stdout.write(options.json === true ? toJson(running) : toScreen(configuration, running));
+  } catch (thrown) {
+    scope.log.error({ err: thrown }, "could not start");
+    await scope.stop();
+    return explainFailedStart(thrown);
+  }
+  const code = await scope.ended;
+  // What is still open after an orderly stop must not keep the process alive.
+  setTimeout(() => process.exit(code), 1_000).unref();
+  return code;
+}
+
+async function reset(configuration: ServerConfiguration, isSure: boolean): Promise<boolean> {
+  const dataDirectory = dataDirectoryOf(configuration);
+  const answer = isSure || (await confirm({ message: `Delete everything in ${dataDirectory}?`, initialValue: false }));
+  if (isCancel(answer) || !answer) return false;
+  await resetDataDirectory({ dataDirectory, log: pino({ enabled: false }) });
+  return true;
+}
+
+function toJson({ url, adminUrl }: RunningDev): string {
+  return `${JSON.stringify({ url, admin_url: adminUrl, pid: process.pid })}\n`;
+}
+
+function toScreen(configuration: ServerConfiguration, { url, adminUrl, firstKey }: RunningDev): string {
+  const dataDirectory = dataDirectoryOf(configuration);
+  const isProduction = configuration.platform.CADRE_MODE === "production";
+  const lines = [
+    `Cadre ${version} is ready${isProduction ? "." : ". This is the embedded mode: for development, not for production."}`,
+    "",
+    `  URL       ${url}`,
+    `  Admin     ${adminUrl} (metrics and health, this machine only)`,
+    `  Data      ${dataDirectory}`,
+    `  Key file  ${join(dataDirectory, "admin.key")} (the org's owner key)`,
+    ...(firstKey === undefined ? [] : [`  Key       ${firstKey} (shown this once)`]),
+    "",
+    "Try next, in a second shell:",
+    "",
+    "  npx cadre chat",
+    '  npx cadre chat --message "calculator: 6 * 7"',
+    "  npx cadre doctor",
+    "",
+    "Ctrl-C stops it.",
+    "",
+  ];
+  return lines.join("\n");
+}
