@@ -10,7 +10,7 @@ import type { MemoryPeer } from "./memory-peer.ts";
 /** The longest that a timer of the platform can wait; a later deadline needs none. */
 const maxTimerMs = 2 ** 31 - 1;
 
-/** The signal's reason when nothing went wrong. */
+/** What a reader of requests is told that goes on after its call was answered. */
 const completed = new ConnectError("the call has ended", Code.Canceled);
 
 /**
@@ -18,7 +18,7 @@ const completed = new ConnectError("the call has ended", Code.Canceled);
  *
  * 1. It ends once: completed, failed by the handler, or cut by deadline, caller
  *    or shutdown. The caller hears of it at once.
- * 2. When it ends, however it does, the handler's signal aborts.
+ * 2. When it is cut, the handler's signal aborts.
  */
 export class MemoryCall {
   readonly incoming: IncomingCall;
@@ -70,7 +70,9 @@ export class MemoryCall {
 
   /** Ends the call from outside the handler. */
   cut(failure: ConnectError): void {
-    if (this.#end(failure)) this.#reject(failure);
+    if (!this.#end(failure)) return;
+    this.#controller.abort(failure);
+    this.#reject(failure);
   }
 
   #end(failure: ConnectError): boolean {
@@ -78,7 +80,6 @@ export class MemoryCall {
     this.#ended = true;
     clearTimeout(this.#timer);
     this.#caller.removeEventListener("abort", this.#onAbort);
-    this.#controller.abort(failure);
     if (this.#endings !== undefined) for (const ending of this.#endings) ending(failure);
     this.#peer.running.delete(this);
     this.#peer.onCallEnd();

@@ -18,6 +18,7 @@ import { Inbox } from "../rpc/inbox.ts";
 import { fromMetadata, toMetadata } from "./metadata.ts";
 import { toBuffer } from "./method-definition.ts";
 import { peerIdentityKey } from "./peer-identity.ts";
+import { takeLateFailureMark, toLateStatus } from "./late-failure.ts";
 import { okStatus, toStatus } from "./status.ts";
 
 /** What the server knows of a call besides its bytes. */
@@ -30,15 +31,15 @@ export interface ServerCallOptions {
 /** How much of a stream's answer may wait for a slow reader before the handler is held up, in bytes. */
 const maxUnsentBytes = 64 * 1024;
 
-/** The signal's reason when nothing went wrong. */
+/** What a reader of requests is told that goes on after its call was answered. */
 const completed = new ConnectError("the call has ended", Code.Canceled);
 
 /**
  * Answers one call of a grpc-js server.
  *
  * 1. It answers once: with messages and a status, or with a status alone.
- * 2. When the call ends, however it does, the handler's signal aborts, its
- *    requests end, and its answers are told to end (`return`).
+ * 2. When the call ends, however it does, its requests end and its answers are
+ *    told to end (`return`); unless it was answered, the handler's signal aborts.
  * 3. It reads and writes by itself, without grpc-js's stream objects, and holds
  *    at most 64 KiB and one message in each direction.
  */
@@ -112,11 +113,10 @@ async function sendAnswers(open: OpenCall, { header, trailer, messages }: Stream
     // A source that is still producing hears of the end by its signal.
     if (!exhausted) iterator.return?.().then(undefined, (cause: unknown) => open.warn(cause));
   });
-  let headerSent = false;
   const sendHeader = (): void => {
-    if (headerSent) return;
-    headerSent = true;
+    if (open.headerSent) return;
     call.sendMetadata(toMetadata(header));
+    open.headerSent = true;
   };
   while (!open.ended) {
     let result: IteratorResult<Uint8Array>;
@@ -158,6 +158,9 @@ class OpenCall {
   readonly #controller = new AbortController();
   readonly #endings: ((failure: ConnectError) => void)[] = [];
   #requestId = "";
+  #readsLateFailures = false;
+  /** Whether an answer was sent already. */
+  headerSent = false;
   #ended = false;
 
   constructor(call: ServerInterceptingCallInterface, served: ServedMethod, options: ServerCallOptions) {
@@ -177,6 +180,7 @@ class OpenCall {
   }
 
   arrive(metadata: Metadata): IncomingCall {
+    this.#readsLateFailures = takeLateFailureMark(metadata);
     const header = fromMetadata(metadata);
     this.#requestId = header.get("x-request-id") ?? "";
     const contextValues = createContextValues();
@@ -200,7 +204,9 @@ class OpenCall {
   leave(): void {
     if (this.#ended) return;
     const late = Number(this.call.getDeadline()) <= Date.now();
-    this.#end(late ? deadlineExceeded() : new ConnectError("the caller left", Code.Canceled));
+    const failure = late ? deadlineExceeded() : new ConnectError("the caller left", Code.Canceled);
+    this.#end(failure);
+    this.#controller.abort(failure);
   }
 
   warn(cause: unknown): void {
@@ -209,7 +215,6 @@ class OpenCall {
 
   #end(failure: ConnectError): void {
     this.#ended = true;
-    this.#controller.abort(failure);
     for (const ending of this.#endings) ending(failure);
     this.#endings.length = 0;
   }
@@ -220,7 +225,7 @@ class OpenCall {
     let failure = thrown;
     if (failure instanceof ConnectError) {
       try {
-        return toStatus(failure);
+        return this.#encode(failure);
       } catch (cause) {
         failure = cause;
       }
@@ -233,6 +238,10 @@ class OpenCall {
     else log.info({ rpc, reason: error.reason, request_id: requestId }, "call refused");
     // The header that cannot be sent is the handler's, not the caller's fault.
     const told = error.reason === "INVALID_METADATA" ? new AppError("INTERNAL", "internal error") : error;
-    return toStatus(toConnectError(told, requestId));
+    return this.#encode(toConnectError(told, requestId));
+  }
+
+  #encode(failure: ConnectError): StatusObject {
+    return this.headerSent && this.#readsLateFailures ? toLateStatus(failure) : toStatus(failure);
   }
 }

@@ -4,6 +4,7 @@ import { abortFailure, toCallFailure } from "../rpc/call-failure.ts";
 import type { StreamAnswer, UnaryAnswer } from "../rpc/invoke.ts";
 import type { OutgoingCall, Wire } from "../rpc/wire-transport.ts";
 import { Inbox } from "../rpc/inbox.ts";
+import { fromLateStatus, markLateFailures } from "./late-failure.ts";
 import { fromMetadata, toMetadata } from "./metadata.ts";
 import { methodDefinition, toBuffer } from "./method-definition.ts";
 import { fromStatus } from "./status.ts";
@@ -60,8 +61,9 @@ function callUnary(channel: Channel, outgoing: OutgoingCall, request: Uint8Array
       },
       onReceiveStatus(status) {
         signal.removeEventListener("abort", onAbort);
-        if (status.code !== GrpcStatus.OK) {
-          reject(fromStatus(status));
+        const failure = fromStatus(status);
+        if (failure !== undefined) {
+          reject(failure);
         } else if (bytes === undefined) {
           reject(new ConnectError("the peer answered no message", Code.Unimplemented));
         } else {
@@ -88,6 +90,7 @@ function callStream(
   return new Promise((resolve, reject) => {
     if (signal.aborted) throw abortFailure(signal.reason);
     const metadata = toMetadata(outgoing.header);
+    markLateFailures(metadata);
     const call = openCall(channel, outgoing);
     const trailer = new Headers();
     const iterator = requests[Symbol.asyncIterator]();
@@ -119,13 +122,12 @@ function callStream(
       onReceiveMetadata: (received) => answer(fromMetadata(received)),
       onReceiveMessage: (bytes: Buffer) => inbox.deliver(bytes),
       onReceiveStatus(status) {
-        if (status.code !== GrpcStatus.OK) {
-          end(fromStatus(status));
-          return;
+        const failure = fromLateStatus(status) ?? fromStatus(status);
+        if (failure === undefined) {
+          answer(new Headers());
+          for (const [name, value] of fromMetadata(status.metadata)) trailer.append(name, value);
         }
-        answer(new Headers());
-        for (const [name, value] of fromMetadata(status.metadata)) trailer.append(name, value);
-        end(undefined);
+        end(failure);
       },
     });
     inbox.open();

@@ -23,7 +23,7 @@ export const arrivedDeadlineKey = createContextKey(Number.POSITIVE_INFINITY, { d
 /** One call as the process that hosts the method took it. */
 export interface IncomingCall {
   readonly header: Headers;
-  /** Aborts when the caller leaves, at the deadline, and when the call has ended. */
+  /** Aborts when the call ends before it is answered: its caller left, its deadline passed, its host stops. */
   readonly signal: AbortSignal;
   /** The host's own: nobody else has them. */
   readonly contextValues: ContextValues;

@@ -47,11 +47,15 @@ export function encodeMessage<D extends DescMessage>(
 export function decodeMessage(schema: DescMessage, bytes: Uint8Array, maxBytes: number): Message {
   if (bytes.byteLength > maxBytes) throw tooLarge(schema, maxBytes);
   try {
-    // A Buffer would make every bytes field a Buffer, too.
-    return fromBinary(schema, new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength));
+    return fromBinary(schema, plain(bytes));
   } catch (cause) {
     throw new AppError("MALFORMED_MESSAGE", `the bytes are no ${schema.typeName}`, { cause });
   }
+}
+
+/** A Buffer would make every bytes field a Buffer, too. */
+function plain(bytes: Uint8Array): Uint8Array {
+  return bytes instanceof Buffer ? new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength) : bytes;
 }
 
 function tooLarge(schema: DescMessage, maxBytes: number): AppError {
