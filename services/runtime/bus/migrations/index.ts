@@ -1,0 +1,5 @@
+import type { Migration } from "../../postgres/migration.ts";
+import { migration as initial } from "./0001-initial.ts";
+
+/** The schema `bus`. */
+export const migrations: readonly Migration[] = [initial];

@@ -1,0 +1,124 @@
+import { setTimeout as delay } from "node:timers/promises";
+import type { Meter } from "@opentelemetry/api";
+import type { Logger } from "../log/log.ts";
+import type { BusEvent, EventBus } from "./event-bus.ts";
+
+// Invariants:
+// R1. A position is marked as relayed only after the bus answered for everything
+//     up to it. So killing the relay at any line loses nothing; what it had
+//     published and not marked is published again.
+// R2. Batches are published one after the other, in the order of the log.
+
+/**
+ * A log whose facts are to reach the bus: a service's journal, or its outbox.
+ * Positions ascend without holes in the order of commit.
+ */
+export interface RelaySource {
+  /** The entries after the relayed position, in order, at most `limit`. */
+  read(limit: number): Promise<readonly RelayEntry[]>;
+  /** Everything up to and including `position` has reached the bus. */
+  markRelayed(position: bigint): Promise<void>;
+  /** How many entries are waiting: the log's last position less the relayed one. */
+  lag(): Promise<bigint>;
+}
+
+/** An entry of the log. Those that state nothing to others have no event. */
+export interface RelayEntry {
+  readonly position: bigint;
+  readonly event?: BusEvent;
+}
+
+export interface RelayOptions {
+  /** Names the source in logs and metrics, for example `orchestrator`. */
+  readonly name: string;
+  readonly source: RelaySource;
+  readonly bus: EventBus;
+  readonly log: Logger;
+  readonly meter?: Meter;
+  /** Entries in a batch. Default 500. */
+  readonly batchSize?: number;
+  /** How long it sleeps if nobody wakes it, in milliseconds. Default 1,000. */
+  readonly idleMs?: number;
+}
+
+/** Moves a log's facts to the bus. */
+export interface Relay {
+  /** There are new entries. Never blocks, never throws; call it after each commit, or on NOTIFY. */
+  wake(): void;
+  /** Ends after the batch under way. Idempotent. */
+  stop(): Promise<void>;
+}
+
+const maxBackOffMs = 5_000;
+
+/** Starts a relay. One log has one relay at a time; the source sees to that. */
+export function startRelay(options: RelayOptions): Relay {
+  const { name, source, bus, log, batchSize = 500, idleMs = 1_000 } = options;
+  const stopping = new AbortController();
+  const { signal } = stopping;
+  let isAwake = false;
+  let rouse: () => void = () => undefined;
+
+  const relayed = options.meter?.createCounter("cadre.relay.events", { description: "Facts handed to the bus." });
+  const failures = options.meter?.createCounter("cadre.relay.failures", { description: "Batches that failed." });
+  options.meter
+    ?.createObservableGauge("cadre.relay.lag", { description: "Entries that wait for the bus." })
+    .addCallback(async (result) => {
+      try {
+        result.observe(Number(await source.lag()), { relay: name });
+      } catch (error) {
+        log.debug({ err: error, relay: name }, "the relay's lag is not known now");
+      }
+    });
+
+  /** Relays one batch; returns whether there may be more. */
+  async function relayBatch(): Promise<boolean> {
+    const entries = await source.read(batchSize);
+    const last = entries.at(-1);
+    if (last === undefined) return false;
+    const events = entries.flatMap((entry) => (entry.event === undefined ? [] : [entry.event]));
+    if (events.length > 0) await bus.publish(events);
+    await source.markRelayed(last.position);
+    relayed?.add(events.length, { relay: name });
+    return entries.length === batchSize;
+  }
+
+  async function sleep(ms: number): Promise<void> {
+    if (isAwake || signal.aborted) return;
+    const woken = new AbortController();
+    rouse = () => woken.abort();
+    await delay(ms, undefined, { signal: woken.signal }).catch(() => undefined); // woken
+    rouse = () => undefined;
+  }
+
+  async function run(): Promise<void> {
+    let failed = 0;
+    while (!signal.aborted) {
+      isAwake = false;
+      try {
+        const mayHaveMore = await relayBatch();
+        failed = 0;
+        if (!mayHaveMore) await sleep(idleMs);
+      } catch (error) {
+        failed += 1;
+        failures?.add(1, { relay: name });
+        log.warn({ err: error, relay: name, failed }, "the relay could not hand on a batch");
+        const backOffMs = Math.min(100 * 2 ** Math.min(failed, 10), maxBackOffMs);
+        await delay(backOffMs, undefined, { signal }).catch(() => undefined); // stopped
+      }
+    }
+  }
+
+  const running = run();
+  return {
+    wake() {
+      isAwake = true;
+      rouse();
+    },
+    async stop() {
+      stopping.abort();
+      rouse();
+      await running;
+    },
+  };
+}

@@ -1,0 +1,32 @@
+import type { GenMessage } from "@bufbuild/protobuf/codegenv2";
+import { type EventMetadata, type TurnChanged, TurnChangedSchema } from "@cadre/gen/cadre/events/v1/turn_pb";
+import type { Message } from "@bufbuild/protobuf";
+
+/** What every fact carries beside its own fields. */
+export type Fact = Message & { readonly metadata?: EventMetadata };
+
+/** A topic: one message type, and what its events are ordered by. */
+export interface Topic<M extends Fact = Fact> {
+  readonly name: string;
+  readonly message: GenMessage<M>;
+  /** Fixed once the topic exists: another number would move keys to other partitions. */
+  readonly partitions: number;
+  /** The id of the session or run, which together with the org is the key. */
+  readonly objectId: (event: M) => string;
+}
+
+/** A turn of a conversation changed. */
+export const conversationTurns: Topic<TurnChanged> = {
+  name: "conversation.turns.v1",
+  message: TurnChangedSchema,
+  partitions: 12,
+  objectId: (event) => event.sessionId,
+};
+
+/** All topics that exist. */
+export const topics: readonly Pick<Topic, "name" | "partitions">[] = [conversationTurns];
+
+/** The Kafka and registry subject of a topic's events. */
+export function subjectOf(topic: Pick<Topic, "name">): string {
+  return `${topic.name}-value`;
+}
