@@ -179,7 +179,7 @@ function guard(options: {
   return createEgressGuard({
     allow: parseAllowList(options.allow),
     allowPrivate: parsePrivateList(options.allowPrivate ?? []),
-    onDenied: (denial) => denials.push(denial),
+    onDenied: async (denial) => void denials.push(denial),
     ...(options.resolve === undefined ? {} : { resolve: options.resolve }),
     ...(options.timeoutMs === undefined ? {} : { timeoutMs: options.timeoutMs }),
   });

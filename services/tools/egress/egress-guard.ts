@@ -40,8 +40,8 @@ export interface EgressGuardOptions {
   readonly allow: AllowList;
   /** `host:port` whose addresses need not be public; they must be allowed as well. */
   readonly allowPrivate: ReadonlySet<string>;
-  /** Told of every refused request, before the caller is. */
-  readonly onDenied: (denial: EgressDenial) => void;
+  /** Told of every refused request, before the caller is. Must not reject. */
+  readonly onDenied: (denial: EgressDenial) => Promise<void>;
   /** Default: the system's resolver. */
   readonly resolve?: Resolve;
   /** Of the whole request. Default 10,000. */
@@ -94,8 +94,8 @@ const lookupAll: Resolve = async (host) => (await lookup(host, { all: true })).m
 export function createEgressGuard(options: EgressGuardOptions): EgressGuard {
   const { allow, allowPrivate, onDenied, resolve = lookupAll, timeoutMs = egressLimits.timeoutMs } = options;
 
-  function deny(denial: EgressDenial): AppError {
-    onDenied(denial);
+  async function deny(denial: EgressDenial): Promise<AppError> {
+    await onDenied(denial);
     return new AppError("EGRESS_DENIED", `the egress rules refuse the request: ${denial.class}`, {
       metadata: { class: denial.class },
     });
@@ -108,7 +108,7 @@ export function createEgressGuard(options: EgressGuardOptions): EgressGuard {
     for (const address of addresses) {
       const found = classifyAddress(address);
       if (found === "public" || (isPrivateAllowed && found !== "metadata" && found !== "malformed")) continue;
-      throw deny({ class: found, host: target.host });
+      throw await deny({ class: found, host: target.host });
     }
     const [first] = addresses;
     if (first === undefined) throw new AppError("TOOL_FAILED", "the host's name has no address");
@@ -136,12 +136,12 @@ export function createEgressGuard(options: EgressGuardOptions): EgressGuard {
   return {
     async request({ url: text, method, headers, signal: callerSignal }) {
       const parsed = parseTarget(text);
-      if (parsed.type === "refused") throw deny({ class: parsed.refusal, host: "" });
+      if (parsed.type === "refused") throw await deny({ class: parsed.refusal, host: "" });
       const { target, url } = parsed;
       if (isIP(target.host) !== 0) await addressOf(target);
-      if (!allow.allows(target)) throw deny({ class: "not_allowed", host: target.host });
+      if (!allow.allows(target)) throw await deny({ class: "not_allowed", host: target.host });
       if (internalName.test(target.host) && !allowPrivate.has(hostAndPort(target.host, target.port))) {
-        throw deny({ class: "internal_name", host: target.host });
+        throw await deny({ class: "internal_name", host: target.host });
       }
       const timeout = AbortSignal.timeout(timeoutMs);
       const signal = AbortSignal.any([callerSignal, timeout]);
@@ -163,7 +163,7 @@ export function createEgressGuard(options: EgressGuardOptions): EgressGuard {
         // A body that is not read to its end breaks with the connection; without a listener that would end the process.
         response.body.on("error", () => undefined);
         if (response.statusCode >= 300 && response.statusCode < 400 && response.headers["location"] !== undefined) {
-          throw deny({ class: "redirect", host: target.host });
+          throw await deny({ class: "redirect", host: target.host });
         }
         const encoding = method === "HEAD" ? undefined : response.headers["content-encoding"];
         const body = await readBody(response.body, encoding, signal);
