@@ -2,9 +2,11 @@ import { AppError } from "../errors/app-error.ts";
 
 /** What one request holds of a budget. */
 export interface ByteLease {
-  /** Takes more. Throws OVERLOADED, with a time to wait, if there is not enough. */
+  /** Takes more. Throws OVERLOADED, with a time to wait, if there is not enough; CANCELLED after the release. */
   take(bytes: number): void;
-  /** Gives everything back. May be called again, and `take` after it. */
+  /** Gives back what is held; more may be taken. */
+  giveBack(): void;
+  /** Gives everything back for good. Idempotent. */
   release(): void;
 }
 
@@ -27,8 +29,15 @@ export function createByteBudget(maxBytes: number): ByteBudget {
     },
     lease() {
       let held = 0;
+      let released = false;
+      const giveBack = () => {
+        used -= held;
+        held = 0;
+      };
       return {
         take(bytes) {
+          // What is still read after its request has ended belongs to nobody who would give it back.
+          if (released) throw new AppError("CANCELLED", "the request has ended");
           if (used + bytes > maxBytes) {
             throw new AppError("OVERLOADED", "too many request bytes are in flight", {
               retryAfterMs,
@@ -45,9 +54,10 @@ export function createByteBudget(maxBytes: number): ByteBudget {
           used += bytes;
           held += bytes;
         },
+        giveBack,
         release() {
-          used -= held;
-          held = 0;
+          released = true;
+          giveBack();
         },
       };
     },

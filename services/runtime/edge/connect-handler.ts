@@ -15,8 +15,11 @@ import {
 import type { UniversalHandler, UniversalServerResponse } from "@connectrpc/connect/protocol";
 import { AppError } from "../errors/app-error.ts";
 import { toAppError, toConnectError } from "../errors/failure.ts";
+import { type DeadlineOptions, defaultDeadlines } from "../interceptor/deadline.ts";
 import type { Logger } from "../log/log.ts";
 import type { Implementation } from "../rpc/implementation.ts";
+import { sourceAddressKey } from "../rpc/request-context.ts";
+import { timeoutMsOf } from "../rpc/timeout.ts";
 import { type ByteBudget, createByteBudget } from "./byte-budget.ts";
 import { type CallProtocol, protocolOfContentType, protocolOfQuery } from "./call-protocol.ts";
 import { type Encoding, encodings, isEncoding, responseCompressions } from "./compression.ts";
@@ -34,7 +37,6 @@ import { jsonReadOptions } from "./json-message.ts";
 import { authorityOf } from "./request-head.ts";
 import { pathOf } from "./request-path.ts";
 import { assertMetadata } from "./request-metadata.ts";
-import { maxTimeouts, parseTimeout } from "./request-timeout.ts";
 import { createResponseWriter, type ResponseWriter } from "./response-writer.ts";
 
 export interface ConnectHandlerOptions {
@@ -48,8 +50,8 @@ export interface ConnectHandlerOptions {
   readonly writeMaxBytes?: number;
   /** Of each message of a streaming method, both ways; 1 MiB by default. */
   readonly streamMaxBytes?: number;
-  /** Longest timeouts that a caller may ask for; 5 minutes for unary methods, 15 for streams. */
-  readonly maxTimeouts?: typeof maxTimeouts;
+  /** The longest timeouts that a caller may ask for; those of the deadline interceptor by default. */
+  readonly deadlines?: Pick<DeadlineOptions, "maxUnaryMs" | "maxStreamMs">;
   readonly limits?: Partial<EdgeLimits>;
   /** Shared with whoever else reads bodies; one of its own by default. */
   readonly budget?: ByteBudget;
@@ -123,7 +125,8 @@ export function createConnectHandler(options: ConnectHandlerOptions): ConnectHan
       pace: limits,
     };
 
-    const refusal = await refusalOf(route, guard, encodingName ?? undefined, request);
+    const headers = headersFor(request, protocol, encoding);
+    const refusal = await refusalOf(route, guard, encodingName ?? undefined, request, headers);
     const call: EdgeCall = {
       request: known,
       refusal: refusal === undefined ? undefined : answerOf(refusal, known, protocol),
@@ -134,13 +137,17 @@ export function createConnectHandler(options: ConnectHandlerOptions): ConnectHan
         { requestId: known.requestId, source: known.source, method: route.handler.requestPath, reason: error.reason },
         "request refused",
       );
-    if (refusal !== undefined) note(refusal);
+    if (refusal !== undefined) {
+      note(refusal);
+      // The adapter sets its timer before it asks the gate.
+      headers.delete(protocol.timeoutField);
+    }
 
     const answer = await route.handler({
       httpVersion: request.httpVersion,
       method: request.method ?? "",
       url: `http://${authorityOf(request) ?? "unknown"}${request.url ?? ""}`,
-      header: headersFor(request, protocol, encoding),
+      header: headers,
       body: translated(guardedBody(request, guard, ended.signal), known, protocol, note),
       signal: ended.signal,
       contextValues: contextOf(known, call),
@@ -181,7 +188,7 @@ export function createConnectHandler(options: ConnectHandlerOptions): ConnectHan
 function createRoutes(options: ConnectHandlerOptions): ReadonlyMap<string, Route> {
   const unaryReadMaxBytes = options.readMaxBytes ?? messageLimits.unaryMaxBytes;
   const streamMaxBytes = options.streamMaxBytes ?? messageLimits.streamMaxBytes;
-  const timeouts = options.maxTimeouts ?? maxTimeouts;
+  const deadlines = options.deadlines ?? defaultDeadlines;
   const handlersOf = (readMaxBytes: number, writeMaxBytes: number): readonly UniversalHandler[] => {
     const router = createConnectRouter({
       interceptors: [answerFailures, ...options.interceptors],
@@ -206,10 +213,10 @@ function createRoutes(options: ConnectHandlerOptions): ReadonlyMap<string, Route
         handler.method.idempotency === MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS,
     });
   for (const handler of handlersOf(unaryReadMaxBytes, options.writeMaxBytes ?? messageLimits.unaryMaxBytes)) {
-    if (handler.method.methodKind === "unary") add(handler, unaryReadMaxBytes, timeouts.unaryMs);
+    if (handler.method.methodKind === "unary") add(handler, unaryReadMaxBytes, deadlines.maxUnaryMs);
   }
   for (const handler of handlersOf(streamMaxBytes, streamMaxBytes)) {
-    if (handler.method.methodKind !== "unary") add(handler, streamMaxBytes, timeouts.streamMs);
+    if (handler.method.methodKind !== "unary") add(handler, streamMaxBytes, deadlines.maxStreamMs);
   }
   return routes;
 }
@@ -220,12 +227,15 @@ async function refusalOf(
   guard: MessageGuard,
   encodingName: string | string[] | undefined,
   request: EdgeIncoming,
+  headers: Headers,
 ): Promise<AppError | undefined> {
   const { protocol } = guard;
   try {
     assertMetadata(request.headers);
-    const timeout = request.headers[protocol.timeoutField];
-    if (timeout !== undefined) parseTimeout(protocol.timeoutField, String(timeout), route.maxTimeoutMs);
+    // Node turns a timer of 2^31 ms or more into one of 1 ms, so none may be set by an unchecked timeout.
+    if ((timeoutMsOf(headers) ?? 0) > route.maxTimeoutMs) {
+      throw new AppError("INVALID_TIMEOUT", `the timeout is longer than ${route.maxTimeoutMs} ms`);
+    }
     if (protocol.name === "connect") assertConnectVersion(request);
     if (encodingName !== undefined && encodingName !== "identity" && guard.encoding === undefined) {
       throw new AppError("UNIMPLEMENTED", `the encoding is not one of ${encodings.join(", ")}`);
@@ -317,7 +327,7 @@ async function* translated(
 }
 
 function contextOf(known: EdgeRequest, call: EdgeCall): ContextValues {
-  return createContextValues().set(edgeRequestKey, known).set(edgeCallKey, call);
+  return createContextValues().set(sourceAddressKey, known.source).set(edgeRequestKey, known).set(edgeCallKey, call);
 }
 
 /** The fields that handlers and interceptors see. */
@@ -328,6 +338,8 @@ function headersFor(request: EdgeIncoming, protocol: CallProtocol, encoding: Enc
     // Of the body nothing remains as it was announced: it comes inflated, and framed anew.
     if (value === undefined || name.startsWith(":") || name === "content-length") continue;
     if (name === protocol.encodingField && request.method !== "GET") continue;
+    // A call has one timeout: that of its protocol.
+    if ((name === "connect-timeout-ms" || name === "grpc-timeout") && name !== protocol.timeoutField) continue;
     if (typeof value === "string") headers.append(name, value);
     else for (const item of value) headers.append(name, item);
   }

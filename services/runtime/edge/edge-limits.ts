@@ -64,6 +64,8 @@ export interface EdgeLimits {
   /** Body of a request: from here on it must have come by `minBodyBytesPerSecond` on average. */
   readonly bodyGraceMs: number;
   readonly minBodyBytesPerSecond: number;
+  /** How long the rest of a body is read and dropped when its request was answered before its end, so that the answer arrives. */
+  readonly lingerMs: number;
   /** Bytes that wait for a reader, of one stream. */
   readonly maxBufferedBytes: number;
   /** How long a reader may take nothing. */
@@ -105,6 +107,7 @@ export const edgeLimits: EdgeLimits = Object.freeze({
 
   bodyGraceMs: 10_000,
   minBodyBytesPerSecond: kibibyte,
+  lingerMs: 5_000,
   maxBufferedBytes: mebibyte,
   stallTimeoutMs: 60_000,
   maxInFlightBytes: 64 * mebibyte,

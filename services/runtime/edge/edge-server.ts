@@ -145,6 +145,12 @@ export async function createEdgeServer(options: EdgeServerOptions): Promise<Edge
     },
   });
 
+  /** HTTP/1.1 answers a caller that has closed its half (RFC 9112 §9.6); a session of HTTP/2 ends with either half. */
+  function hand(socket: net.Socket, server: Http1Server | Http2Server): void {
+    socket.allowHalfOpen = server === http1;
+    server.emit("connection", socket);
+  }
+
   /** Decides the protocol of a plain connection by its first bytes. */
   function switchProtocol(socket: net.Socket): void {
     const timer = setTimeout(() => {
@@ -156,7 +162,7 @@ export async function createEdgeServer(options: EdgeServerOptions): Promise<Edge
       socket.off("readable", look);
       socket.off("end", giveUp);
       socket.unshift(head);
-      server.emit("connection", socket);
+      hand(socket, server);
     };
     const giveUp = () => socket.destroy();
     function look(): void {
@@ -174,8 +180,7 @@ export async function createEdgeServer(options: EdgeServerOptions): Promise<Edge
 
   const secure = options.tls === undefined ? undefined : createSecureServer(options.tls, limits);
   secure?.on("secureConnection", (socket) => {
-    if (socket.alpnProtocol === "h2") http2.emit("connection", socket);
-    else http1.emit("connection", socket);
+    hand(socket, socket.alpnProtocol === "h2" ? http2 : http1);
   });
   secure?.on("tlsClientError", (_error, socket) => {
     rejected.handshake += 1;

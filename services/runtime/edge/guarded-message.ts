@@ -49,7 +49,7 @@ export async function* guardedBody(
     yield head;
     yield message;
     // The message is the handler's by now; what the stream brings next is counted afresh.
-    if (!single) guard.lease.release();
+    if (!single) guard.lease.giveBack();
   }
   if (single && messages === 0) throw new AppError("UNIMPLEMENTED", "the method takes one message, and got none");
 }

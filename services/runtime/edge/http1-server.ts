@@ -1,4 +1,5 @@
 import * as http from "node:http";
+import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import type { EdgeLimits } from "./edge-limits.ts";
 import type { EdgeHandler } from "./edge-request.ts";
@@ -10,9 +11,6 @@ const answers: Readonly<Record<string, string>> = {
   HPE_CHUNK_EXTENSIONS_OVERFLOW: "413 Content Too Large",
   ERR_HTTP_REQUEST_TIMEOUT: "408 Request Timeout",
 };
-
-/** How long a refused connection may take to read its answer. */
-const lingerMs = 1_000;
 
 /**
  * An HTTP/1.1 server that listens on nothing: connections are handed to it.
@@ -27,6 +25,7 @@ export function createHttp1Server(options: {
 }): http.Server {
   const { limits } = options;
   const responding = new WeakMap<Duplex, http.ServerResponse>();
+  const lingering = new WeakSet<Duplex>();
   const server = http.createServer(
     {
       headersTimeout: limits.headersTimeoutMs,
@@ -41,7 +40,11 @@ export function createHttp1Server(options: {
       shouldUpgradeCallback: (request) => request.headers.upgrade?.toLowerCase() === "websocket",
     },
     (request, response) => {
-      responding.set(request.socket, response);
+      const { socket } = request;
+      // What comes after the last answer of a connection is no request.
+      if (lingering.has(socket)) return;
+      if (!responding.has(socket)) lingerOn(socket, limits.lingerMs, lingering);
+      responding.set(socket, response);
       options.serve(request, response);
     },
   );
@@ -59,11 +62,28 @@ export function createHttp1Server(options: {
     }
     // Closes after the answer is flushed; a peer that does not read is cut with it.
     socket.end(() => socket.destroy());
-    setTimeout(() => socket.destroy(), lingerMs).unref();
+    setTimeout(() => socket.destroy(), limits.lingerMs).unref();
   });
   // The timeouts are looked at by a timer that Node starts with listening, which this server never does.
   server.emit("listening");
   return server;
+}
+
+/**
+ * Node closes a connection as soon as its last answer is written. If a body is
+ * still coming, the peer then gets a reset, and often loses the answer (RFC
+ * 9112 §9.6). So the half that is done is closed, and the rest read and
+ * dropped, for a while.
+ */
+function lingerOn(socket: Socket, lingerMs: number, lingering: WeakSet<Duplex>): void {
+  socket.destroySoon = () => {
+    lingering.add(socket);
+    socket.end();
+    const timer = setTimeout(() => socket.destroy(), lingerMs);
+    socket.once("end", () => socket.destroy());
+    socket.once("close", () => clearTimeout(timer));
+    if (socket.readableEnded) socket.destroy();
+  };
 }
 
 /** Answers an upgrade that nobody serves. */

@@ -54,7 +54,15 @@ export function createHttp2Server(options: {
     streamResetBurst: 10 * limits.maxResets,
     streamResetRate: Math.max(1, Math.ceil((limits.maxResets * 1_000) / limits.floodWindowMs)),
   };
-  const server = http2.createServer(serverOptions, options.serve);
+  const server = http2.createServer(serverOptions, (request, response) => {
+    // After the answer the rest of a body is dropped, but not for ever.
+    response.once("finish", () => {
+      if (request.complete || request.stream.closed) return;
+      const timer = setTimeout(() => request.stream.close(NGHTTP2_NO_ERROR), limits.lingerMs);
+      request.stream.once("close", () => clearTimeout(timer));
+    });
+    options.serve(request, response);
+  });
   const sessions = new Map<http2.ServerHttp2Session, SessionGuard>();
 
   server.on("session", (session) => {

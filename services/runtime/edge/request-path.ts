@@ -45,7 +45,6 @@ function decodeSegment(segment: string): string | undefined {
   } catch {
     return undefined; // not a percent-encoding, or not UTF-8
   }
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
   if (/[/\\\u0000-\u001f\u007f]/.test(decoded)) return undefined;
   const canonical = encodeURIComponent(decoded).replace(alsoPlain, (code) => decodeURIComponent(code));
   return canonical === segment ? decoded : undefined;

@@ -59,7 +59,11 @@ export function createResponseWriter(
     },
     finish({ last, trailers } = {}) {
       if (response.destroyed) return;
-      if (trailers !== undefined) response.addTrailers(trailers);
+      if (trailers !== undefined) {
+        // Of a response without a body, HTTP/2 in Node sends trailers only if the header went out before.
+        if (!response.headersSent) response.writeHead(response.statusCode);
+        response.addTrailers(trailers);
+      }
       if (last === undefined) writable.end();
       else writable.end(last);
       if (response.writableFinished) return;

@@ -1,0 +1,119 @@
+/**
+ * The process that the attacks go against: an edge server as the gateway starts
+ * it, with services of the contract behind it whose handlers do as they are
+ * told. It watches itself and reports to the test that forked it.
+ */
+
+import { monitorEventLoopDelay } from "node:perf_hooks";
+import { ServerReflection } from "@cadre/gen/grpc/reflection/v1/reflection_pb";
+import { SessionService } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
+import { ToolService } from "@cadre/gen/cadre/tools/v1/tool_pb";
+import { pino } from "pino";
+import { createByteBudget } from "../../services/runtime/edge/byte-budget.ts";
+import { createConnectHandler } from "../../services/runtime/edge/connect-handler.ts";
+import { createEdgeServer } from "../../services/runtime/edge/edge-server.ts";
+import { edgeLimits } from "../../services/runtime/edge/edge-limits.ts";
+import { implement } from "../../services/runtime/rpc/implementation.ts";
+import type { TargetOptions, TargetReport } from "./target.ts";
+
+const options: TargetOptions = JSON.parse(process.argv[2] ?? "{}");
+const unhandled: string[] = [];
+const warnings: string[] = [];
+const lines: string[] = [];
+process.on("uncaughtException", (error) => unhandled.push(String(error.stack)));
+process.on("unhandledRejection", (reason) => unhandled.push(String((reason as Error)?.stack ?? reason)));
+process.on("warning", (warning) => warnings.push(warning.name));
+
+const delay = monitorEventLoopDelay({ resolution: 5 });
+delay.enable();
+let maxRssBytes = 0;
+setInterval(() => {
+  maxRssBytes = Math.max(maxRssBytes, process.memoryUsage.rss());
+}, 5).unref();
+
+let entered = 0;
+let streamed = 0;
+const log = pino({ level: "debug" }, { write: (line: string) => lines.push(line) });
+const limits = { ...edgeLimits, ...options.limits };
+const budget = createByteBudget(limits.maxInFlightBytes);
+const connect = createConnectHandler({
+  log,
+  limits,
+  budget,
+  interceptors: [],
+  implementations: [
+    implement(SessionService, {
+      getSession: (request) => ({ session: { sessionId: request.sessionId, title: "x".repeat(2_000) } }),
+      listTurns: (request) => ({ nextPageToken: String(request.pageSize) }),
+      async sendTurn(request, context) {
+        entered += 1;
+        switch (request.sessionId) {
+          case "throws an error":
+            throw new Error("postgres://u:p@h/db");
+          case "throws a string":
+            throw "postgres://u:p@h/db";
+          case "rejects with undefined":
+            return Promise.reject();
+          case "rejects in a timer":
+            setTimeout(() => void Promise.reject(new Error("postgres://u:p@h/db")), 0);
+            break;
+          case "says its headers":
+            return { turn: { text: JSON.stringify([...context.requestHeader]) } };
+          case "waits":
+            await new Promise((resolve) => context.signal.addEventListener("abort", resolve, { once: true }));
+        }
+        return { turn: { text: String(request.text.length) } };
+      },
+      async *streamEvents(request, context) {
+        entered += 1;
+        const count = Number(request.afterSeq);
+        const text = "e".repeat(1_000);
+        for (let seq = 1; seq <= count && !context.signal.aborted; seq++) {
+          streamed += 1;
+          yield { event: { seq: BigInt(seq), body: { case: "textDelta", value: { text } } } };
+        }
+        if (request.sessionId === "throws at the end") throw new Error("postgres://u:p@h/db");
+      },
+    } as Parameters<typeof implement<typeof SessionService>>[1]),
+    implement(ToolService, {
+      async *callTool(request: { arguments?: Record<string, unknown> }) {
+        entered += 1;
+        yield { part: { case: "output", value: String(Object.keys(request.arguments ?? {}).length) } };
+      },
+    } as unknown as Parameters<typeof implement<typeof ToolService>>[1]),
+    implement(ServerReflection, {
+      async *serverReflectionInfo(requests) {
+        for await (const request of requests) yield { validHost: request.host };
+      },
+    }),
+  ],
+});
+const server = await createEdgeServer({
+  listen: { host: "127.0.0.1", port: 0 },
+  log,
+  limits,
+  handler: connect.handle,
+  ...(options.tls === undefined ? {} : { tls: options.tls }),
+});
+
+process.on("message", (message: { readonly ask: "report" | "reset" }) => {
+  if (message.ask === "reset") {
+    delay.reset();
+    maxRssBytes = process.memoryUsage.rss();
+  }
+  const report: TargetReport = {
+    unhandled,
+    warnings,
+    lines,
+    entered,
+    streamed,
+    stats: server.stats(),
+    inFlightBytes: budget.used,
+    maxStallMs: delay.max / 1e6,
+    rssBytes: process.memoryUsage.rss(),
+    maxRssBytes,
+  };
+  process.send?.(report);
+});
+process.on("disconnect", () => process.exit(0));
+process.send?.({ port: server.port });
