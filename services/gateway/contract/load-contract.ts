@@ -1,5 +1,5 @@
 import { readdir } from "node:fs/promises";
-import { join, relative, sep } from "node:path";
+import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { type DescService, getOption } from "@bufbuild/protobuf";
 import { Exposure, exposure, host } from "@cadre/gen/cadre/options/v1/options_pb";
@@ -19,20 +19,16 @@ export interface Contract {
  * @throws TypeError if a public service cannot be offered as it is declared
  */
 export async function loadContract(): Promise<Contract> {
-  const root = fileURLToPath(new URL("../../", import.meta.resolve("@cadre/gen/cadre/options/v1/options_pb")));
+  const root = fileURLToPath(new URL("../../../gen/src/cadre/", import.meta.url));
   const entries = await readdir(root, { recursive: true, withFileTypes: true });
   const paths = entries
     .filter((entry) => entry.isFile() && entry.name.endsWith("_pb.js"))
     .map((entry) => join(entry.parentPath, entry.name))
     .sort();
   const modules = await Promise.all(
-    paths.map(async (path) => {
-      const specifier = relative(root, path).split(sep).join("/");
-      const loaded: Readonly<Record<string, unknown>> = await import(pathToFileURL(path).href);
-      return { specifier, exports: Object.values(loaded) };
-    }),
+    paths.map(async (path): Promise<Readonly<Record<string, unknown>>> => import(pathToFileURL(path).href)),
   );
-  return toContract(modules.flatMap((module) => module.exports.filter(isService)));
+  return toContract(modules.flatMap((module) => Object.values(module).filter(isService)));
 }
 
 /**

@@ -1,16 +1,17 @@
-import type { DescMessage, DescMethod, DescMethodStreaming, DescMethodUnary, DescService } from "@bufbuild/protobuf";
+import type { DescMethod, DescMethodServerStreaming, DescMethodUnary, DescService, Message } from "@bufbuild/protobuf";
 import {
+  type CallOptions,
+  type Client,
   Code,
   ConnectError,
   type HandlerContext,
   type ServiceImpl,
-  type StreamResponse,
-  type Transport,
 } from "@connectrpc/connect";
 import { AppError } from "../../runtime/errors/app-error.ts";
 import { fromConnectError } from "../../runtime/errors/failure.ts";
 import type { Implementation } from "../../runtime/rpc/implementation.ts";
 import { onBehalfOf, requestContext } from "../../runtime/rpc/request-context.ts";
+import { isServerStreaming, isUnary } from "../contract/method-kind.ts";
 
 /** After how long it is worth to try a peer again that could not be reached. */
 const lostPeerRetryMs = 1_000;
@@ -27,77 +28,63 @@ const lostPeerRetryMs = 1_000;
  *    connection names addresses) is replaced by what does.
  * 4. The call ends with the caller's: by cancellation, disconnect or deadline.
  *
- * @param peer where the service is, its interceptors adding identity, trace and deadline
+ * @param peer a client of the service, its interceptors adding identity and trace
  */
-export function forwardService(service: DescService, peer: Transport): Implementation {
-  const handlers: Record<string, unknown> = {};
+export function forwardService(service: DescService, peer: Client<DescService>): Implementation {
+  const handlers: Record<string, AnyHandler> = {};
   for (const method of service.methods) handlers[method.localName] = forwardMethod(method, peer);
   return { service, handlers: handlers as ServiceImpl<DescService> };
 }
 
-function forwardMethod(method: DescMethod, peer: Transport): unknown {
-  switch (method.methodKind) {
-    case "unary":
-      return forwardUnary(method, peer);
-    case "server_streaming":
-      return forwardServerStream(method, peer);
-    default:
-      throw new TypeError(`${method.parent.typeName}.${method.name} takes a stream and cannot be forwarded`);
-  }
+/** A handler whose message types are those of its method, whatever they are. */
+type AnyHandler = (request: Message, context: HandlerContext) => unknown;
+
+function forwardMethod(method: DescMethod, peer: Client<DescService>): AnyHandler {
+  const call = (peer as Readonly<Record<string, unknown>>)[method.localName];
+  if (isUnary(method)) return forwardUnary(method, call as UnaryCall);
+  if (isServerStreaming(method)) return forwardServerStream(method, call as ServerStreamCall);
+  throw new TypeError(`${method.parent.typeName}.${method.name} takes a stream and cannot be forwarded`);
 }
 
-function forwardUnary(method: DescMethodUnary, peer: Transport): ServiceImpl<DescService>[string] {
-  return async (request: never, context: HandlerContext) => {
-    const { signal, timeoutMs, contextValues } = onBehalfOf(requestContext(context.values));
+type UnaryCall = (request: Message, options: CallOptions) => Promise<Message>;
+
+function forwardUnary(method: DescMethodUnary, call: UnaryCall): AnyHandler {
+  return async (request, context) => {
     try {
-      const header = requestHeader(context);
-      const response = await peer.unary(method, signal, timeoutMs, header, request, contextValues);
-      passHeaders(response.header, context.responseHeader);
-      passHeaders(response.trailer, context.responseTrailer);
-      return response.message;
+      return await call(request, toCallOptions(context));
     } catch (thrown) {
       throw toCallersError(thrown, method);
     }
   };
 }
 
-function forwardServerStream(
-  method: DescMethodStreaming<DescMessage, DescMessage>,
-  peer: Transport,
-): ServiceImpl<DescService>[string] {
-  return async function* (request: never, context: HandlerContext) {
-    const { signal, timeoutMs, contextValues } = onBehalfOf(requestContext(context.values));
+type ServerStreamCall = (request: Message, options: CallOptions) => AsyncIterable<Message>;
+
+function forwardServerStream(method: DescMethodServerStreaming, call: ServerStreamCall): AnyHandler {
+  return async function* (request, context) {
+    const options = toCallOptions(context);
     // Connect's transports do not pass on that a reader stopped; the signal does.
     const stopped = new AbortController();
-    const ended = signal === undefined ? stopped.signal : AbortSignal.any([signal, stopped.signal]);
+    const signal = options.signal === undefined ? stopped.signal : AbortSignal.any([options.signal, stopped.signal]);
     try {
-      const header = requestHeader(context);
-      const response: StreamResponse = await peer.stream(
-        method,
-        ended,
-        timeoutMs,
-        header,
-        once(request),
-        contextValues,
-      );
-      passHeaders(response.header, context.responseHeader);
-      yield* response.message;
-      passHeaders(response.trailer, context.responseTrailer);
+      yield* call(request, { ...options, signal });
     } catch (thrown) {
       throw toCallersError(thrown, method);
     } finally {
       stopped.abort(new ConnectError("the caller stopped reading", Code.Canceled));
     }
-  } as ServiceImpl<DescService>[string];
+  };
 }
 
-async function* once<T>(message: T): AsyncIterable<T> {
-  yield message;
-}
-
-function requestHeader(context: HandlerContext): HeadersInit | undefined {
-  const { idempotencyKey } = requestContext(context.values);
-  return idempotencyKey === "" ? undefined : { "idempotency-key": idempotencyKey };
+function toCallOptions(context: HandlerContext): CallOptions {
+  const request = requestContext(context.values);
+  const options: CallOptions = {
+    ...onBehalfOf(request),
+    onHeader: (header) => passHeaders(header, context.responseHeader),
+    onTrailer: (trailer) => passHeaders(trailer, context.responseTrailer),
+  };
+  if (request.idempotencyKey !== "") options.headers = { "idempotency-key": request.idempotencyKey };
+  return options;
 }
 
 function passHeaders(from: Headers, to: Headers): void {

@@ -1,5 +1,6 @@
 import { cors as connectCors } from "@connectrpc/connect";
 import type { EdgeIncoming, EdgeResponse } from "../../runtime/edge/edge-request.ts";
+import { answerEmpty } from "../rest/answer.ts";
 
 /** How long browsers may remember a preflight's answer, in seconds: the least maximum of the engines. */
 const preflightMaxAgeS = 600;
@@ -39,20 +40,11 @@ export function createCors(origins: readonly string[]): (request: EdgeIncoming, 
       response.setHeader("access-control-expose-headers", exposedHeaders);
       return false;
     }
-    response.writeHead(204, {
+    answerEmpty(response, {
       "access-control-allow-methods": allowedMethods,
       "access-control-allow-headers": allowedHeaders,
       "access-control-max-age": String(preflightMaxAgeS),
     });
-    response.end();
     return true;
   };
-}
-
-/**
- * Whether a text is an origin as browsers send it: scheme, host and port, in
- * lower case, nothing after. `null` and patterns are none.
- */
-export function isOrigin(text: string): boolean {
-  return URL.canParse(text) && /^https?:/.test(text) && new URL(text).origin === text;
 }

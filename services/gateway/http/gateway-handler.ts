@@ -2,9 +2,10 @@ import type { ConnectHandler } from "../../runtime/edge/connect-handler.ts";
 import type { EdgeHandler, EdgeIncoming, EdgeResponse } from "../../runtime/edge/edge-request.ts";
 import { AppError } from "../../runtime/errors/app-error.ts";
 import { HttpError } from "../rest/http-error.ts";
-import { answerError, jsonType, type RestHandler, writeWhole } from "../rest/rest-handler.ts";
+import { answerEmpty, answerError, answerWhole, jsonType } from "../rest/answer.ts";
+import type { RestHandler } from "../rest/rest-handler.ts";
 import { createCors } from "./cors.ts";
-import type { Health } from "./health.ts";
+import type { Health } from "../app/health.ts";
 
 export interface GatewayHandlerOptions {
   /** Connect, gRPC and gRPC-Web. */
@@ -63,12 +64,11 @@ async function answerPage(page: Page, request: EdgeIncoming, response: EdgeRespo
       case "GET":
       case "HEAD": {
         const { status, body } = await page();
-        writeWhole(request, response, status, jsonType, body);
+        answerWhole(request, response, { status, contentType: jsonType, text: body });
         return;
       }
       case "OPTIONS":
-        response.writeHead(204, { allow });
-        response.end();
+        answerEmpty(response, { allow });
         return;
       default:
         throw new HttpError(405, new AppError("UNIMPLEMENTED", `the route takes ${allow}`), { allow });

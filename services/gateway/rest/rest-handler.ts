@@ -14,7 +14,9 @@ import { createResponseWriter, type ResponseWriter } from "../../runtime/edge/re
 import { assertMetadata } from "../../runtime/edge/request-metadata.ts";
 import { AppError } from "../../runtime/errors/app-error.ts";
 import { sourceAddressKey } from "../../runtime/rpc/request-context.ts";
+import { isServerStreaming, isUnary } from "../contract/method-kind.ts";
 import { bindRequest } from "./bind-request.ts";
+import { answerEmpty, answerError, answerWhole, jsonType, setHead } from "./answer.ts";
 import { toErrorAnswer } from "./error-body.ts";
 import { HttpError } from "./http-error.ts";
 import { hasBody, readJson } from "./read-body.ts";
@@ -63,8 +65,7 @@ export function createRestHandler({
     if (httpMethod === "OPTIONS") {
       const allow = router.allowed(path);
       if (allow.length === 0) throw notFound();
-      response.writeHead(204, { allow: allow.join(", ") });
-      response.end();
+      answerEmpty(response, { allow: allow.join(", ") });
       return;
     }
     const match = router.match(httpMethod, path);
@@ -85,7 +86,7 @@ export function createRestHandler({
           const body = await readRouteBody(route, request, lease, life.signal);
           const message = bindRequest(route, { variables, query: resumedQuery(route.events, query, header), body });
           const call = { request, response, route, message, header, ...life };
-          if (route.method.methodKind === "unary") await answerUnary(call);
+          if (isUnary(route.method)) await answerUnary(call);
           else {
             lease.release();
             await answerStream(call);
@@ -98,17 +99,16 @@ export function createRestHandler({
   }
 
   async function answerUnary({ response, request, route, message, header, signal, contextValues }: Call) {
-    if (route.method.methodKind !== "unary") return;
+    if (!isUnary(route.method)) return;
     const answered = await transport.unary(route.method, signal, undefined, header, message, contextValues);
     copyHeaders(answered.header, response);
     copyHeaders(answered.trailer, response);
-    const { contentType, text } = toBody(route, answered.message);
-    writeWhole(request, response, 200, contentType, text);
+    answerWhole(request, response, { status: 200, ...toBody(route, answered.message) });
   }
 
   async function answerStream(call: Call): Promise<void> {
     const { request, response, route, message, header, signal, abort, contextValues } = call;
-    if (route.method.methodKind !== "server_streaming") return;
+    if (!isServerStreaming(route.method)) return;
     const format = streamFormat(route, String(request.headers.accept ?? ""));
     const answered: StreamResponse = await transport.stream(
       route.method,
@@ -208,40 +208,6 @@ function callLife(request: EdgeIncoming, response: EdgeResponse): Pick<Call, "si
   return { signal: controller.signal, abort: (reason) => controller.abort(reason), contextValues };
 }
 
-/**
- * Answers a failure in REST's form, whatever was thrown. Ends the connection
- * where an answer has begun already.
- */
-export function answerError(request: EdgeIncoming, response: EdgeResponse, thrown: unknown): void {
-  if (response.destroyed || response.writableEnded) return;
-  if (response.headersSent) {
-    response.destroy();
-    return;
-  }
-  const own = thrown instanceof HttpError ? thrown : undefined;
-  const { status, header, body } = toErrorAnswer(own?.failure ?? thrown, edgeRequest(request).requestId);
-  const code = own?.status ?? status;
-  for (const [name, value] of Object.entries({ ...header, ...own?.header })) response.setHeader(name, value);
-  response.setHeader("x-request-id", body.error.request_id);
-  writeWhole(request, response, code, jsonType, JSON.stringify({ error: { ...body.error, code } }));
-}
-
-/** The content type of what is JSON. */
-export const jsonType = "application/json; charset=utf-8";
-
-/** Writes an answer that is whole; of one to `HEAD` the header only. */
-export function writeWhole(
-  request: EdgeIncoming,
-  response: EdgeResponse,
-  status: number,
-  contentType: string,
-  text: string,
-): void {
-  response.writeHead(status, { "content-type": contentType, "content-length": String(Buffer.byteLength(text)) });
-  if (request.method === "HEAD") response.end();
-  else (response as { end(text: string): unknown }).end(text);
-}
-
 /** The body of an answer: the response, or its one field that the route names. A text goes as it is. */
 function toBody({ method, responseField }: Route, message: Message): { contentType: string; text: string } {
   const json = toRestJson(method.output as DescMessage, message);
@@ -255,8 +221,8 @@ function toBody({ method, responseField }: Route, message: Message): { contentTy
 function writeStreamHead(answered: StreamResponse, response: EdgeResponse, format: StreamFormat): void {
   copyHeaders(answered.header, response);
   // Proxies must hand on each event as it comes.
-  response.setHeader("x-accel-buffering", "no");
-  response.writeHead(200, { "content-type": format.contentType });
+  setHead(response, 200, { "content-type": format.contentType, "x-accel-buffering": "no" });
+  // HTTP/2 sends them with the first part, which comes at once.
   if ("flushHeaders" in response) response.flushHeaders();
 }
 

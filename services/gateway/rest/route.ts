@@ -12,6 +12,7 @@ import {
 import { event_stream } from "@cadre/gen/cadre/options/v1/options_pb";
 import { http } from "@cadre/gen/google/api/annotations_pb";
 import type { HttpRule } from "@cadre/gen/google/api/http_pb";
+import { isServerStreaming, isUnary } from "../contract/method-kind.ts";
 import { type PathTemplate, parsePathTemplate } from "./path-template.ts";
 
 /** What of a request goes into the HTTP body. */
@@ -85,7 +86,7 @@ function precedence({ template }: Route): string {
 
 function routesOfMethod(method: DescMethod): Route[] {
   if (!hasOption(method, http)) return [];
-  if (method.methodKind !== "unary" && method.methodKind !== "server_streaming") {
+  if (!isUnary(method) && !isServerStreaming(method)) {
     throw new TypeError(`${nameOf(method)} has a route and takes a stream`);
   }
   const rule = getOption(method, http);
