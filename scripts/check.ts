@@ -3,7 +3,7 @@ import { type Step, runSteps } from "./steps.ts";
 /** What `npm run check` checks, and CI with it. */
 export const checks: readonly Step[] = [
   { title: "format", command: ["biome", "format", "."] },
-  { title: "lint and import borders", command: ["oxlint", "--deny-warnings"] },
+  { title: "lint and import borders", command: ["oxlint", "--type-aware", "--deny-warnings"] },
   { title: "types", command: ["tsc", "-p", "."] },
   { title: "contracts: buf lint", command: ["buf", "lint"] },
   { title: "contracts: buf format", command: ["buf", "format", "--diff", "--exit-code", "proto"] },

@@ -24,7 +24,10 @@ const graceMs = 30_000;
 /** Starts everything in this process: PostgreSQL unless one is named, and all services over a mesh in memory. */
 export async function startDev(configuration: ServerConfiguration, scope: ProcessScope): Promise<RunningDev> {
   const { log, dataDirectory, telemetry, processId } = scope;
-  const databaseUrl = configuration.platform.CADRE_DATABASE_URL ?? (await startDatabase(scope));
+  const namedDatabase = configuration.platform.CADRE_DATABASE_URL;
+  // The embedded server is held by this process alone, so no other orchestrator lives.
+  const isOwnDatabase = namedDatabase === undefined;
+  const databaseUrl = namedDatabase ?? (await startDatabase(scope));
   const mode = configuration.platform.CADRE_MODE;
   const authority = createLocalAuthority();
   const mesh = createMemoryMesh();
@@ -46,11 +49,13 @@ export async function startDev(configuration: ServerConfiguration, scope: Proces
 
   // They tolerate any order, so they start at once; they stop one after the
   // other, the outermost first.
-  let isFirstStart = false;
   const [credentials, tools, orchestrator, gateway] = await Promise.all([
     startCredentials(platform, configuration.credentials),
     startTools(platform, configuration.tools),
-    startOrchestrator(platform, configuration.orchestrator),
+    startOrchestrator(platform, {
+      ...configuration.orchestrator,
+      CADRE_ORCHESTRATOR_PREVIOUS_WRITERS_ARE_DEAD: isOwnDatabase,
+    }),
     startGateway(platform, configuration.gateway),
   ]);
   for (const service of [credentials, tools, orchestrator, gateway]) {
