@@ -1,5 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
-import type { Meter } from "@opentelemetry/api";
+import type { Meter, ObservableGauge, ObservableResult } from "@opentelemetry/api";
 import { sql } from "kysely";
 import type { Logger } from "../log/log.ts";
 import type { Database } from "../postgres/database.ts";
@@ -32,32 +32,38 @@ export class PostgresSubscription implements Subscription {
   readonly #deps: SubscriptionDependencies;
   readonly #stopping = new AbortController();
   readonly #assignments = new Map<number, Assignment>();
+  readonly #lagGauge: ObservableGauge | undefined;
   readonly #running: Promise<void>;
   #rouse: () => void = () => undefined;
 
   constructor(options: SubscribeOptions, deps: SubscriptionDependencies) {
     this.#options = options;
     this.#deps = deps;
-    deps.meter
-      ?.createObservableGauge("cadre.bus.lag", { description: "Events that a group has not acknowledged." })
-      .addCallback(async (result) => {
-        try {
-          const { rows } = await sql<{ lag: bigint }>`select lag(${options.group}, ${options.topic}) as lag`.execute(
-            deps.database.engine,
-          );
-          result.observe(Number(rows[0]?.lag ?? 0n), { topic: options.topic, group: options.group });
-        } catch (error) {
-          deps.log.debug({ err: error }, "the group's lag is not known now");
-        }
-      });
+    this.#lagGauge = deps.meter?.createObservableGauge("cadre.bus.lag", {
+      description: "Events that a group has not acknowledged.",
+    });
+    this.#lagGauge?.addCallback(this.#observeLag);
     this.#running = this.#run();
   }
 
   async stop(): Promise<void> {
+    this.#lagGauge?.removeCallback(this.#observeLag);
     this.#stopping.abort();
     this.#rouse();
     await this.#running;
   }
+
+  readonly #observeLag = async (result: ObservableResult): Promise<void> => {
+    const { topic, group } = this.#options;
+    try {
+      const { rows } = await sql<{ lag: bigint }>`select group_lag(${group}, ${topic}) as lag`.execute(
+        this.#deps.database.engine,
+      );
+      result.observe(Number(rows[0]?.lag ?? 0n), { topic, group });
+    } catch (error) {
+      this.#deps.log.debug({ err: error }, "the group's lag is not known now");
+    }
+  };
 
   async #run(): Promise<void> {
     const { database, log, leaseMs } = this.#deps;
@@ -90,7 +96,7 @@ export class PostgresSubscription implements Subscription {
     const { topic, group } = this.#options;
     const askedMs = performance.now();
     const { rows } = await sql<{ share: number; partition: number | null; epoch: bigint | null }>`
-      select share, partition, epoch from join_group(${group}, ${topic}, ${member}, ${leaseMs}::int, true)`.execute(
+      select share, partition, epoch from join_group(${group}, ${topic}, ${member}, ${leaseMs}::int)`.execute(
       database.engine,
     );
     // S1: a margin for the database's clock being a little faster.
@@ -98,23 +104,25 @@ export class PostgresSubscription implements Subscription {
     const held = new Map<number, bigint>();
     for (const { partition, epoch } of rows) if (partition !== null && epoch !== null) held.set(partition, epoch);
 
-    for (const [partition, assignment] of this.#assignments) {
-      if (held.get(partition) === assignment.epoch) {
-        assignment.renew(heldUntilMs);
-      } else {
-        assignment.lose();
-        this.#assignments.delete(partition);
-      }
+    for (const assignment of this.#assignments.values()) {
+      if (held.get(assignment.partition) === assignment.epoch) assignment.renew(heldUntilMs);
+      else assignment.lose();
     }
     for (const [partition, epoch] of held) {
-      if (this.#assignments.has(partition)) continue;
-      const assignment = new Assignment(partition, epoch, heldUntilMs, this.#options, this.#deps);
+      const former = this.#assignments.get(partition);
+      if (former !== undefined && !former.isLost) continue;
+      // Lost for a while, and nobody else came: its last handler may still be at work.
+      const assignment = new Assignment(partition, epoch, heldUntilMs, this.#options, this.#deps, former?.ended);
       this.#assignments.set(partition, assignment);
     }
+    for (const [partition, assignment] of this.#assignments) {
+      if (assignment.isLost) this.#assignments.delete(partition);
+    }
     const share = rows[0]?.share ?? 0;
-    const surplus = [...this.#assignments.values()].slice(share);
-    // S3, without holding up the renewal of the others.
-    for (const assignment of surplus) void this.#giveBack(assignment);
+    for (const assignment of [...this.#assignments.values()].slice(share)) {
+      // S3, without holding up the renewal of the others.
+      if (!assignment.isFinishing) void this.#giveBack(assignment);
+    }
   }
 
   async #giveBack(assignment: Assignment): Promise<void> {
@@ -148,7 +156,8 @@ class Assignment {
   readonly #finishing = new AbortController();
   /** What is being handled belongs to somebody else by now. */
   readonly #lost = new AbortController();
-  readonly #running: Promise<void>;
+  /** Resolves when nothing of this assignment runs any more. Never rejects. */
+  readonly ended: Promise<void>;
   #leaseTimer: NodeJS.Timeout | undefined;
   #isAwake = false;
   #rouse: () => void = () => undefined;
@@ -159,13 +168,22 @@ class Assignment {
     heldUntilMs: number,
     options: SubscribeOptions,
     deps: SubscriptionDependencies,
+    former: Promise<void> = Promise.resolve(),
   ) {
     this.partition = partition;
     this.epoch = epoch;
     this.#options = options;
     this.#deps = deps;
     this.renew(heldUntilMs);
-    this.#running = this.#run();
+    this.ended = former.then(() => this.#run());
+  }
+
+  get isLost(): boolean {
+    return this.#lost.signal.aborted;
+  }
+
+  get isFinishing(): boolean {
+    return this.#finishing.signal.aborted;
   }
 
   wake(): void {
@@ -175,6 +193,7 @@ class Assignment {
 
   renew(heldUntilMs: number): void {
     clearTimeout(this.#leaseTimer);
+    if (this.isLost) return;
     this.#leaseTimer = setTimeout(() => this.lose(), Math.max(heldUntilMs - performance.now(), 0)).unref();
   }
 
@@ -190,7 +209,7 @@ class Assignment {
   async finish(): Promise<void> {
     this.#finishing.abort();
     this.#rouse();
-    await this.#running;
+    await this.ended;
     clearTimeout(this.#leaseTimer);
   }
 
@@ -222,7 +241,7 @@ class Assignment {
       headers: Record<string, string>;
       value: Buffer;
       published_at: Date;
-    }>`select * from fetch(${group}, ${topic}, ${this.partition}::int, ${member}, ${this.epoch}::bigint,
+    }>`select * from read_events(${group}, ${topic}, ${this.partition}::int, ${member}, ${this.epoch}::bigint,
         ${maxEvents}::int, ${maxBytes}::int)`.execute(database.engine);
     let acknowledged: bigint | undefined;
     try {

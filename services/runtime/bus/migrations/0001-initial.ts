@@ -30,8 +30,7 @@ export const migration: Migration = {
       headers jsonb not null,
       value bytea not null,
       published_at timestamptz not null default clock_timestamp(),
-      primary key (topic, partition, "offset"),
-      foreign key (topic, partition) references partition
+      primary key (topic, partition, "offset")
     )`.execute(db);
     await sql`create table member (
       "group" text not null,
@@ -90,7 +89,7 @@ export const migration: Migration = {
     // Renews a member's lease and those of its partitions, and hands out what is free up to its fair share.
     // A member that holds more than its share is told the share, and gives partitions back when it has
     // stopped working on them: nobody else may begin before that.
-    await sql`create function join_group(the_group text, the_topic text, the_member text, lease_ms int, keep boolean)
+    await sql`create function join_group(the_group text, the_topic text, the_member text, lease_ms int)
       returns table (share int, partition int, epoch bigint)
       language plpgsql security definer set search_path = bus, pg_temp as $$
     declare
@@ -112,11 +111,9 @@ export const migration: Migration = {
       select count(*), count(*) filter (where m.id < the_member) into members, rank
         from member m where m."group" = the_group and m.topic = the_topic;
       the_share := total / members + case when rank < total % members then 1 else 0 end;
-      if keep then
-        update position s set lease_until = until
-          where s."group" = the_group and s.topic = the_topic and s.member = the_member
-            and s.lease_until > clock_timestamp();
-      end if;
+      update position s set lease_until = until
+        where s."group" = the_group and s.topic = the_topic and s.member = the_member
+          and s.lease_until > clock_timestamp();
       select count(*) into held from position s
         where s."group" = the_group and s.topic = the_topic and s.member = the_member
           and s.lease_until > clock_timestamp();
@@ -137,7 +134,7 @@ export const migration: Migration = {
     end $$`.execute(db);
 
     // At most max_events, and at most max_bytes of values unless the first event alone is larger.
-    await sql`create function fetch(the_group text, the_topic text, the_partition int, the_member text,
+    await sql`create function read_events(the_group text, the_topic text, the_partition int, the_member text,
         the_epoch bigint, max_events int, max_bytes int)
       returns table ("offset" bigint, key text, headers jsonb, value bytea, published_at timestamptz)
       language sql stable security definer set search_path = bus, pg_temp as $$
@@ -172,8 +169,7 @@ export const migration: Migration = {
       language sql security definer set search_path = bus, pg_temp as $$
       update position s set member = null, lease_until = null
         where s."group" = the_group and s.topic = the_topic and s.partition = the_partition
-          and s.member = the_member and s.epoch = the_epoch;
-      select pg_notify('bus', the_topic)
+          and s.member = the_member and s.epoch = the_epoch
     $$`.execute(db);
 
     await sql`create function leave_group(the_group text, the_topic text, the_member text) returns void
@@ -181,7 +177,7 @@ export const migration: Migration = {
       delete from member m where m."group" = the_group and m.topic = the_topic and m.id = the_member
     $$`.execute(db);
 
-    await sql`create function lag(the_group text, the_topic text) returns bigint
+    await sql`create function group_lag(the_group text, the_topic text) returns bigint
       language sql stable security definer set search_path = bus, pg_temp as $$
       select coalesce(sum(q.next_offset - coalesce(s.next_offset, 0)), 0)::bigint
         from partition q
@@ -193,11 +189,13 @@ export const migration: Migration = {
     await sql`create function prune(keep_days int, max_events int) returns bigint
       language sql security definer set search_path = bus, pg_temp as $$
       with doomed as (
-        select e.topic, e.partition, e."offset" from event e
+        select q.topic, q.partition, e."offset" from partition q cross join lateral (
+          select e."offset", e.published_at from event e
+            where e.topic = q.topic and e.partition = q.partition and e."offset" < coalesce((
+              select min(s.next_offset) from position s where s.topic = q.topic and s.partition = q.partition
+            ), q.next_offset)
+            order by e."offset" limit max_events) e
           where e.published_at < clock_timestamp() - make_interval(days => keep_days)
-            and not exists (
-              select from position s
-                where s.topic = e.topic and s.partition = e.partition and s.next_offset <= e."offset")
           limit max_events),
       removed as (
         delete from event e using doomed d
@@ -209,7 +207,7 @@ export const migration: Migration = {
     await sql`revoke all on all tables in schema bus from cadre_bus_app, cadre_bus_engine`.execute(db);
   },
   down: async (db) => {
-    await sql`drop function prune, lag, leave_group, release_partition, commit_offset, fetch, join_group, append,
+    await sql`drop function prune, group_lag, leave_group, release_partition, commit_offset, read_events, join_group, append,
       ensure_topic`.execute(db);
     await sql`drop table position, member, event, partition, topic`.execute(db);
   },
