@@ -13,7 +13,14 @@ export const frameType = {
 } as const;
 
 /** Codes of RFC 9113 §7. */
-export const h2Code = { noError: 0, protocolError: 1, refusedStream: 7, cancel: 8, enhanceYourCalm: 11 } as const;
+export const h2Code = {
+  noError: 0,
+  protocolError: 1,
+  internalError: 2,
+  refusedStream: 7,
+  cancel: 8,
+  enhanceYourCalm: 11,
+} as const;
 
 export interface Frame {
   readonly type: number;

@@ -84,7 +84,7 @@ export async function request2(
   try {
     return await new Promise<RawAnswer>((resolve, reject) => {
       session.once("error", reject);
-      const stream = session.request(headers);
+      const stream = session.request(headers, { endStream: body.length === 0 });
       let answer: http2.IncomingHttpHeaders = {};
       let trailers: http2.IncomingHttpHeaders = {};
       const chunks: Buffer[] = [];
@@ -104,7 +104,7 @@ export async function request2(
           bytes: Buffer.concat(chunks),
         }),
       );
-      stream.end(body);
+      if (body.length > 0) stream.end(body);
     });
   } finally {
     if (typeof target === "number") session.destroy();

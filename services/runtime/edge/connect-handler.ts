@@ -129,7 +129,7 @@ export function createConnectHandler(options: ConnectHandlerOptions): ConnectHan
     const refusal = await refusalOf(route, guard, encodingName ?? undefined, request, headers);
     const call: EdgeCall = {
       request: known,
-      refusal: refusal === undefined ? undefined : answerOf(refusal, known, protocol),
+      refusal: refusal === undefined ? undefined : toConnectError(refusal, known.requestId),
       stalled: false,
     };
     const note = (error: AppError) =>
@@ -141,6 +141,7 @@ export function createConnectHandler(options: ConnectHandlerOptions): ConnectHan
       note(refusal);
       // The adapter sets its timer before it asks the gate.
       headers.delete(protocol.timeoutField);
+      if (refusal.reason === "UNIMPLEMENTED") response.setHeader(protocol.acceptField, encodings.join(","));
     }
 
     const answer = await route.handler({
@@ -148,7 +149,7 @@ export function createConnectHandler(options: ConnectHandlerOptions): ConnectHan
       method: request.method ?? "",
       url: `http://${authorityOf(request) ?? "unknown"}${request.url ?? ""}`,
       header: headers,
-      body: translated(guardedBody(request, guard, ended.signal), known, protocol, note),
+      body: translated(guardedBody(request, guard, ended.signal), known, note),
       signal: ended.signal,
       contextValues: contextOf(known, call),
     });
@@ -304,17 +305,10 @@ async function* endable<M>(
   }
 }
 
-function answerOf(error: AppError, known: EdgeRequest, protocol: CallProtocol): ConnectError {
-  const answer = toConnectError(error, known.requestId);
-  if (error.reason === "UNIMPLEMENTED") answer.metadata.set(protocol.acceptField, encodings.join(","));
-  return answer;
-}
-
 /** The guarded body with its failures in the form that the adapter answers. */
 async function* translated(
   body: AsyncIterable<Uint8Array>,
   known: EdgeRequest,
-  protocol: CallProtocol,
   note: (error: AppError) => void,
 ): AsyncGenerator<Uint8Array> {
   try {
@@ -322,7 +316,7 @@ async function* translated(
   } catch (error) {
     const failure = toAppError(error);
     note(failure);
-    throw answerOf(failure, known, protocol);
+    throw toConnectError(failure, known.requestId);
   }
 }
 

@@ -33,7 +33,8 @@ export function createHttp1Server(options: {
       keepAliveTimeout: limits.keepAliveTimeoutMs,
       connectionsCheckingInterval: limits.checkIntervalMs,
       maxHeaderSize: limits.maxHeaderBytes,
-      requireHostHeader: true,
+      // Node would answer by itself and go on to the next request of the same bytes. The head is checked for it later.
+      requireHostHeader: false,
       insecureHTTPParser: false,
       noDelay: true,
       // `Upgrade: h2c`, which curl sends, may be ignored (RFC 9113 §3.1) and is.
@@ -41,8 +42,8 @@ export function createHttp1Server(options: {
     },
     (request, response) => {
       const { socket } = request;
-      // What comes after the last answer of a connection is no request.
-      if (lingering.has(socket)) return;
+      // What comes after the last answer of a connection is no request, even if it came in the same bytes.
+      if (lingering.has(socket) || responding.get(socket)?.getHeader("connection") === "close") return;
       if (!responding.has(socket)) lingerOn(socket, limits.lingerMs, lingering);
       responding.set(socket, response);
       options.serve(request, response);
