@@ -1,0 +1,27 @@
+import type { Migration } from "../../services/runtime/postgres/migrator.ts";
+
+/** A schema of the database, and the steps that make it. */
+export interface SchemaSource {
+  readonly service: string;
+  readonly load: () => Promise<readonly Migration[]>;
+}
+
+/** Every schema that a Cadre has, in the order in which they are made. */
+export const schemaSources: readonly SchemaSource[] = [
+  {
+    service: "bus",
+    load: async () => (await import("../../services/runtime/bus/migrations/index.ts")).migrations,
+  },
+  {
+    service: "credentials",
+    load: async () => (await import("../../services/credentials/store/migrations/index.ts")).migrations,
+  },
+  {
+    service: "tools",
+    load: async () => (await import("../../services/tools/store/migrations/index.ts")).migrations,
+  },
+  {
+    service: "orchestrator",
+    load: async () => (await import("../../services/orchestrator/store/migrations/index.ts")).migrations,
+  },
+];
