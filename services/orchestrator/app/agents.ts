@@ -1,0 +1,62 @@
+import { createHash } from "node:crypto";
+import { create, toBinary } from "@bufbuild/protobuf";
+import { type Agent, type AgentDefinition, AgentDefinitionSchema } from "@cadre/gen/cadre/orchestrator/v1/agent_pb";
+import { AppError } from "../../runtime/errors/app-error.ts";
+import { newId, toUuid } from "../../runtime/ids/id.ts";
+import type { ModelCatalog } from "../models/model.ts";
+import type { AgentStore } from "../store/agent-store.ts";
+
+/** The agent that every org has. */
+export const assistantName = "assistant";
+
+export interface AgentDeps {
+  readonly agents: AgentStore;
+  readonly models: ModelCatalog;
+  /** The model of the assistant. */
+  readonly defaultModel: string;
+}
+
+/**
+ * Registers an agent, or a new revision of it.
+ *
+ * @param orgId the org's UUID
+ * @throws AppError MODEL_NOT_FOUND
+ */
+export async function registerAgent(deps: AgentDeps, orgId: string, definition: AgentDefinition): Promise<Agent> {
+  if (deps.models.find(definition.model) === undefined) {
+    throw new AppError("MODEL_NOT_FOUND", `definition.model: no model ${definition.model} is configured`);
+  }
+  return await deps.agents.register(orgId, toUuid("agt", newId("agt")), definition, digestOf(definition));
+}
+
+/** Finds an agent by its id, or by its name if that is empty. Throws AGENT_NOT_FOUND. */
+export async function findAgent(deps: AgentDeps, orgId: string, agentId: string, name: string): Promise<Agent> {
+  const found =
+    agentId !== "" ? await deps.agents.find(orgId, toUuid("agt", agentId)) : await findByName(deps, orgId, name);
+  if (found === undefined) throw new AppError("AGENT_NOT_FOUND", "no such agent");
+  return found;
+}
+
+/** The agent that every org has, made when it is needed first. */
+export async function ensureAssistant(deps: AgentDeps, orgId: string): Promise<Agent> {
+  const known = await deps.agents.findByName(orgId, assistantName);
+  if (known !== undefined) return known;
+  const definition = create(AgentDefinitionSchema, {
+    name: assistantName,
+    description: "Answers with the installation's default model and every tool of the org.",
+    model: deps.defaultModel,
+    instructions: "You are a helpful assistant. Use the tools you have when they help.",
+    tools: ["*"],
+  });
+  return await deps.agents.ensure(orgId, toUuid("agt", newId("agt")), definition, digestOf(definition));
+}
+
+async function findByName(deps: AgentDeps, orgId: string, name: string): Promise<Agent | undefined> {
+  if (name === "" || name === assistantName) return await ensureAssistant(deps, orgId);
+  return await deps.agents.findByName(orgId, name);
+}
+
+/** Over the definition's bytes, which are the same for equal definitions: it has no maps. */
+function digestOf(definition: AgentDefinition): string {
+  return `sha256:${createHash("sha256").update(toBinary(AgentDefinitionSchema, definition)).digest("hex")}`;
+}

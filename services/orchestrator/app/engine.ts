@@ -1,0 +1,446 @@
+/**
+ * The orchestrator's engine in one process: which sessions it owns, their
+ * actors, and how commands find the owner. Invariants:
+ *
+ * 1. An actor exists only for a session whose shard is owned, at the epoch at
+ *    which it is owned; what it writes is refused by the store otherwise.
+ * 2. A session whose journal has open runs has an actor soon after its shard
+ *    came; the others get one when they are needed, and lose it when idle.
+ * 3. A command is answered by the owner or stays in the inbox; the process that
+ *    took it never answers in the owner's place.
+ */
+import { fromBinary, toBinary } from "@bufbuild/protobuf";
+import { type Command, type CommandReply, CommandSchema } from "@cadre/gen/cadre/orchestrator/journal/v1/command_pb";
+import { AppError } from "../../runtime/errors/app-error.ts";
+import { newId, toUuid } from "../../runtime/ids/id.ts";
+import type { Database } from "../../runtime/postgres/database.ts";
+import { shardOf } from "../domain/shard.ts";
+import type { AppendStore } from "../store/append-store.ts";
+import { Committer, type CommitterStatus } from "../store/committer.ts";
+import { type InboxStore, inboxChannel } from "../store/inbox-store.ts";
+import type { OwnershipStore } from "../store/ownership-store.ts";
+import { everySession, noteOf } from "../store/postgres-append-store.ts";
+import { decodeReply } from "./command-reply.ts";
+import { EventFeed } from "./event-feed.ts";
+import { Ownership } from "./ownership.ts";
+import { type ActorServices, SessionActor } from "./session-actor.ts";
+
+export interface EngineOptions {
+  readonly services: Omit<ActorServices, "accepting">;
+  readonly append: AppendStore;
+  readonly ownership: OwnershipStore;
+  readonly inbox: InboxStore;
+  /** For notifications between processes. */
+  readonly notifications: Pick<Database<unknown>, "listen">;
+  readonly process: string;
+  readonly leaseMs: number;
+  readonly previousWritersAreDead: boolean;
+  readonly maxQueuedChanges?: number;
+  readonly maxUnrelayedEntries?: number;
+}
+
+/** What an operator sees of the engine. */
+export interface EngineStatus extends CommitterStatus {
+  /** Undefined while the process owns nothing. */
+  readonly writer: bigint | undefined;
+  readonly shards: number;
+  readonly sessions: number;
+  readonly readers: number;
+}
+
+const inboxPage = 256;
+const sweepMs = 5_000;
+const idleActorMs = 60_000;
+/** How many sessions are loaded at once when shards come. */
+const loadsAtOnce = 8;
+/** A session whose load failed is tried again that often, in milliseconds. */
+const reloadMs = 2_000;
+
+/** Runs sessions. */
+export class Engine {
+  readonly feed = new EventFeed();
+  readonly #options: EngineOptions;
+  readonly #services: ActorServices;
+  readonly #ownership: Ownership;
+  readonly #actors = new Map<string, SessionActor>();
+  readonly #loading = new Map<string, Promise<SessionActor | undefined>>();
+  readonly #closing = new Map<string, Promise<void>>();
+  readonly #replies = new Map<string, Set<() => void>>();
+  readonly #stopping = new AbortController();
+  #committer: Committer | undefined;
+  #unlisten: (() => Promise<void>)[] = [];
+  #sweep: NodeJS.Timeout | undefined;
+  #readingInbox: Promise<void> | undefined;
+  #inboxAgain = false;
+
+  constructor(options: EngineOptions) {
+    this.#options = options;
+    this.#services = { ...options.services, accepting: new Map() };
+    this.#ownership = new Ownership({
+      store: options.ownership,
+      process: options.process,
+      leaseMs: options.leaseMs,
+      previousAreDead: options.previousWritersAreDead,
+      log: options.services.log,
+      onWriter: (writer) => this.#beginWriter(writer),
+      onGained: (shards) => this.#gained(shards),
+      onLost: (why) => this.#lost(why),
+      idleOf: (shards) => this.#idleOf(shards),
+      onGiveUp: (shards) => this.#giveUp(shards),
+    });
+  }
+
+  /** Aborts when the engine stops: streams end, so that clients resume elsewhere. */
+  get stopping(): AbortSignal {
+    return this.#stopping.signal;
+  }
+
+  get status(): EngineStatus {
+    const committer = this.#committer?.status ?? { queued: 0, unrelayed: 0, batches: 0 };
+    return {
+      ...committer,
+      writer: this.#ownership.tenure?.writer,
+      shards: this.#ownership.tenure?.shards.size ?? 0,
+      sessions: this.#actors.size,
+      readers: this.feed.size,
+    };
+  }
+
+  /** Whether the process has a writer, and thus can take part. */
+  get owning(): boolean {
+    return this.#ownership.tenure !== undefined;
+  }
+
+  /** The relay of this writer tells how much is left. */
+  setUnrelayed(entries: number): void {
+    this.#committer?.setUnrelayed(entries);
+  }
+
+  /** Begins to own and to run. PostgreSQL may be absent; it is waited for. */
+  async start(): Promise<void> {
+    const { notifications, services } = this.#options;
+    const listen = async (channel: string, onNotify: (payload: string) => void, onConnect: () => void) => {
+      this.#unlisten.push(await notifications.listen(channel, onNotify, onConnect));
+    };
+    await listen(
+      "orchestrator_commit",
+      (note) => this.#committedElsewhere(note),
+      () => {
+        this.feed.wakeAll();
+        this.#wakeReplies();
+      },
+    );
+    await listen(
+      inboxChannel,
+      () => void this.#readInbox(),
+      () => void this.#readInbox(),
+    );
+    await listen(
+      "orchestrator_shards",
+      () => void this.#ownership.tick(),
+      () => undefined,
+    );
+    await this.#ownership.start();
+    this.#sweep = setInterval(() => {
+      this.#dropIdle();
+      // Notifications are a shortcut: nothing waits for ever because one got lost.
+      void this.#readInbox();
+      this.#wakeReplies();
+    }, sweepMs);
+    services.log.debug({}, "the engine runs");
+  }
+
+  /** Stops: turns are cut off where they are and go on elsewhere, or at the next start. */
+  async stop(): Promise<void> {
+    if (this.#stopping.signal.aborted) return;
+    this.#stopping.abort();
+    clearInterval(this.#sweep);
+    for (const unlisten of this.#unlisten) await unlisten();
+    await this.#closeActors([...this.#actors.keys()]);
+    await this.#committer?.drain();
+    await this.#ownership.stop();
+    this.#committer?.fence();
+    this.#wakeReplies();
+  }
+
+  /**
+   * Has a command executed by the owner of its session, wherever that is.
+   *
+   * @throws AppError why it was refused; DEADLINE_EXCEEDED or CANCELLED with the signal, although it may still be executed
+   */
+  async dispatch(sessionId: string, command: Command, signal: AbortSignal): Promise<CommandReply> {
+    const sessionUuid = toUuid("ses", sessionId);
+    for (let tries = 0; tries < 3; tries += 1) {
+      if (this.#stopping.signal.aborted) throw new AppError("SHUTTING_DOWN", "the process is shutting down");
+      const actor = await untilAborted(this.#actorOf(sessionUuid), signal);
+      if (actor === "elsewhere") break;
+      if (actor === undefined) throw new AppError("SESSION_NOT_FOUND", "no such session");
+      try {
+        const reply = await untilAborted(actor.execute(command), signal);
+        if (reply !== undefined) return reply;
+      } catch (error) {
+        // It moved while the command was executed, and nothing of it is stored.
+        if (!(error instanceof AppError) || error.reason !== "FENCED") throw error;
+      }
+    }
+    return await this.#viaInbox(sessionUuid, command, signal);
+  }
+
+  async #viaInbox(sessionUuid: string, command: Command, signal: AbortSignal): Promise<CommandReply> {
+    const { inbox } = this.#options;
+    const commandId = toUuid("req", newId("req"));
+    const orgId = toUuid("org", command.principal?.orgId ?? "");
+    let wake: () => void = () => undefined;
+    const note = noteOf(commandId);
+    const woken = (): void => wake();
+    const waiters = this.#replies.get(note) ?? new Set();
+    waiters.add(woken);
+    this.#replies.set(note, waiters);
+    try {
+      await inbox.put(orgId, { commandId, sessionId: sessionUuid, body: toBinary(CommandSchema, command) });
+      // The owner may be this process by now, or nobody yet.
+      void this.#readInbox();
+      for (;;) {
+        const told = new Promise<void>((resolve) => {
+          wake = resolve;
+        });
+        const reply = await inbox.reply(commandId);
+        if (reply !== undefined) return decodeReply(reply);
+        if (this.#stopping.signal.aborted) throw new AppError("SHUTTING_DOWN", "the process is shutting down");
+        await untilAborted(told, signal);
+      }
+    } finally {
+      waiters.delete(woken);
+      if (waiters.size === 0) this.#replies.delete(note);
+    }
+  }
+
+  #beginWriter(writer: bigint): void {
+    const { services, append, maxQueuedChanges, maxUnrelayedEntries } = this.#options;
+    this.#committer = new Committer({
+      store: append,
+      writer,
+      log: services.log,
+      onStored: (sessionId, events) => this.feed.publish(sessionId, events),
+      onFenced: () => this.#ownership.lost("fenced"),
+      renewLease: () => this.#ownership.tick(),
+      ...(maxQueuedChanges === undefined ? {} : { maxQueuedChanges }),
+      ...(maxUnrelayedEntries === undefined ? {} : { maxUnrelayedEntries }),
+    });
+  }
+
+  #gained(shards: ReadonlyMap<number, bigint>): void {
+    const committer = this.#committer;
+    void this.#resume([...shards.keys()], committer);
+    void this.#readInbox();
+  }
+
+  /** 2: goes on with the runs that are open in shards that came. */
+  async #resume(shards: readonly number[], committer: Committer | undefined): Promise<void> {
+    const { services } = this.#options;
+    for (;;) {
+      if (this.#committer !== committer || this.#stopping.signal.aborted) return;
+      try {
+        const owned = shards.filter((shard) => this.#ownership.epochOf(shard) !== undefined);
+        const open = [...(await services.sessions.listOpen(owned))];
+        const failed: string[] = [];
+        const load = async (): Promise<void> => {
+          for (let sessionUuid = open.pop(); sessionUuid !== undefined; sessionUuid = open.pop()) {
+            try {
+              await this.#actorOf(sessionUuid);
+            } catch (error) {
+              services.log.error({ err: error, sessionUuid }, "a session with an open run cannot be loaded");
+              if (error instanceof AppError && error.reason === "UNAVAILABLE") failed.push(sessionUuid);
+            }
+          }
+        };
+        await Promise.all(Array.from({ length: loadsAtOnce }, load));
+        if (failed.length === 0) return;
+      } catch (error) {
+        services.log.warn({ err: error }, "open runs cannot be listed yet");
+      }
+      await new Promise((resolve) => setTimeout(resolve, reloadMs).unref());
+    }
+  }
+
+  #lost(why: "fenced" | "expired"): void {
+    this.#options.services.log.warn({ why }, "the shards are lost");
+    this.#committer?.fence();
+    this.#committer = undefined;
+    void this.#closeActors([...this.#actors.keys()]);
+  }
+
+  #idleOf(shards: readonly number[]): readonly number[] {
+    const busy = new Set<number>();
+    for (const actor of this.#actors.values()) if (!actor.idle) busy.add(shardOf(actor.sessionUuid));
+    for (const sessionUuid of this.#loading.keys()) busy.add(shardOf(sessionUuid));
+    return shards.filter((shard) => !busy.has(shard));
+  }
+
+  async #giveUp(shards: readonly number[]): Promise<void> {
+    const given = new Set(shards);
+    const sessions = [...this.#actors.keys()].filter((sessionUuid) => given.has(shardOf(sessionUuid)));
+    await Promise.all(
+      [...this.#loading].filter(([sessionUuid]) => given.has(shardOf(sessionUuid))).map(([, loading]) => loading),
+    );
+    await this.#closeActors(sessions);
+    await this.#committer?.drain();
+  }
+
+  async #closeActors(sessions: readonly string[]): Promise<void> {
+    await Promise.all(
+      sessions.map((sessionUuid) => {
+        const actor = this.#actors.get(sessionUuid);
+        return actor === undefined ? this.#closing.get(sessionUuid) : this.#close(sessionUuid, actor);
+      }),
+    );
+  }
+
+  /** Drops an actor. The next one of the session waits until it is gone. */
+  #close(sessionUuid: string, actor: SessionActor): Promise<void> {
+    if (this.#actors.get(sessionUuid) === actor) this.#actors.delete(sessionUuid);
+    const closing = actor.close().finally(() => {
+      if (this.#closing.get(sessionUuid) === closing) this.#closing.delete(sessionUuid);
+    });
+    this.#closing.set(sessionUuid, closing);
+    return closing;
+  }
+
+  async #actorOf(sessionUuid: string): Promise<SessionActor | "elsewhere" | undefined> {
+    const known = this.#actors.get(sessionUuid);
+    if (known !== undefined) return known;
+    if (this.#ownership.epochOf(shardOf(sessionUuid)) === undefined) return "elsewhere";
+    let loading = this.#loading.get(sessionUuid);
+    if (loading === undefined) {
+      loading = this.#load(sessionUuid).finally(() => this.#loading.delete(sessionUuid));
+      this.#loading.set(sessionUuid, loading);
+    }
+    const actor = await loading;
+    if (actor !== undefined) return actor;
+    return this.#ownership.epochOf(shardOf(sessionUuid)) === undefined ? "elsewhere" : undefined;
+  }
+
+  async #load(sessionUuid: string): Promise<SessionActor | undefined> {
+    await this.#closing.get(sessionUuid);
+    const committer = this.#committer;
+    const epoch = this.#ownership.epochOf(shardOf(sessionUuid));
+    if (committer === undefined || epoch === undefined) return undefined;
+    const state = await this.#services.sessions.load(sessionUuid);
+    // 1: it may have moved meanwhile.
+    if (state === undefined || this.#committer !== committer) return undefined;
+    if (this.#ownership.epochOf(state.session.shard) !== epoch || this.#stopping.signal.aborted) return undefined;
+    const actor: SessionActor = new SessionActor({
+      services: this.#services,
+      committer,
+      epoch,
+      state,
+      onBroken: () => void this.#revive(sessionUuid, actor),
+      onDeleted: () => {
+        this.feed.wake(sessionUuid);
+        void this.#close(sessionUuid, actor);
+      },
+    });
+    this.#actors.set(sessionUuid, actor);
+    actor.resume();
+    return actor;
+  }
+
+  /** Drops an actor that cannot go on, and reads its session anew if it is still ours. */
+  async #revive(sessionUuid: string, actor: SessionActor): Promise<void> {
+    await this.#close(sessionUuid, actor);
+    try {
+      await this.#actorOf(sessionUuid);
+    } catch (error) {
+      this.#options.services.log.error({ err: error, sessionUuid }, "a session cannot be read anew");
+    }
+  }
+
+  #dropIdle(): void {
+    const before = performance.now() - idleActorMs;
+    for (const [sessionUuid, actor] of this.#actors) {
+      if (actor.idle && actor.usedMs < before) void this.#close(sessionUuid, actor);
+    }
+  }
+
+  /** Executes what waits in the inbox for the shards that are owned. Calls meanwhile share one more look. */
+  #readInbox(): Promise<void> {
+    if (this.#readingInbox !== undefined) {
+      this.#inboxAgain = true;
+      return this.#readingInbox;
+    }
+    this.#readingInbox = this.#inboxOnce()
+      .catch((error: unknown) => {
+        this.#options.services.log.warn({ err: error }, "the inbox cannot be read now");
+      })
+      .finally(() => {
+        this.#readingInbox = undefined;
+        if (this.#inboxAgain && !this.#stopping.signal.aborted) {
+          this.#inboxAgain = false;
+          void this.#readInbox();
+        }
+      });
+    return this.#readingInbox;
+  }
+
+  async #inboxOnce(): Promise<void> {
+    const { inbox, services } = this.#options;
+    const shards = [...(this.#ownership.tenure?.shards.keys() ?? [])];
+    if (shards.length === 0) return;
+    for (const { commandId, sessionId, body } of await inbox.waiting(shards, inboxPage)) {
+      const actor = await this.#actorOf(sessionId);
+      // A session that is gone: its command is removed with the answered ones, after its caller gave up.
+      if (actor === undefined || actor === "elsewhere") continue;
+      const command = fromBinary(CommandSchema, body);
+      // Not waited for: one session's command must not hold up another's.
+      void actor.execute(command, commandId).catch((error: unknown) => {
+        if (!(error instanceof AppError)) services.log.error({ err: error }, "a command failed");
+      });
+    }
+  }
+
+  /** Another process committed: its readers here look, and callers whose commands it answered. */
+  #committedElsewhere(note: string): void {
+    const [writer, ...names] = note.split(",");
+    if (writer === String(this.#ownership.tenure?.writer)) {
+      // Readers of this process were told directly; only callers of the inbox were not.
+      for (const name of names) if (name.startsWith("!")) this.#wakeReply(name.slice(1));
+      return;
+    }
+    if (names.includes(everySession)) {
+      this.feed.wakeAll();
+      this.#wakeReplies();
+      return;
+    }
+    const told = new Set(names);
+    for (const sessionUuid of [...this.feed.sessions()]) {
+      if (told.has(noteOf(sessionUuid))) this.feed.wake(sessionUuid);
+    }
+    for (const name of names) if (name.startsWith("!")) this.#wakeReply(name.slice(1));
+  }
+
+  #wakeReply(note: string): void {
+    for (const wake of this.#replies.get(note) ?? []) wake();
+  }
+
+  #wakeReplies(): void {
+    for (const note of [...this.#replies.keys()]) this.#wakeReply(note);
+  }
+}
+
+/** Waits for work, but no longer than the signal lets: the work itself goes on. */
+async function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  let onAbort: () => void = () => undefined;
+  const aborted = new Promise<never>((_, reject) => {
+    onAbort = () => {
+      const { reason } = signal;
+      reject(reason instanceof AppError ? reason : new AppError("CANCELLED", "the caller gave up", { cause: reason }));
+    };
+    if (signal.aborted) onAbort();
+    else signal.addEventListener("abort", onAbort, { once: true });
+  });
+  try {
+    return await Promise.race([work, aborted]);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+  }
+}

@@ -1,0 +1,436 @@
+/**
+ * A session at its owner: takes its commands one after the other, and runs its
+ * turns one at a time. Nothing here is the truth: an actor that fails is
+ * dropped, and the next one reads what is stored.
+ */
+import { createHash } from "node:crypto";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { timestampMs } from "@bufbuild/protobuf/wkt";
+import { PrincipalSchema } from "@cadre/gen/cadre/credentials/v1/identity_pb";
+import {
+  type Command,
+  type CommandReply,
+  CommandReplySchema,
+} from "@cadre/gen/cadre/orchestrator/journal/v1/command_pb";
+import {
+  type CancelTurnRequest,
+  OnBusy,
+  type SendTurnRequest,
+  SendTurnRequestSchema,
+  TurnSchema,
+} from "@cadre/gen/cadre/orchestrator/v1/session_pb";
+import { AppError } from "../../runtime/errors/app-error.ts";
+import type { Limits } from "../../runtime/identity/limits.ts";
+import { fromUuid, newId, toUuid } from "../../runtime/ids/id.ts";
+import { compileJsonSchema } from "../../runtime/json-schema/json-schema.ts";
+import type { CancelCause, EntryBody, RunAccepted } from "../domain/entry.ts";
+import type { JsonObject } from "../domain/json.ts";
+import { limitExceeded } from "../domain/limit.ts";
+import { fold, type Run } from "../domain/run.ts";
+import type { Committer } from "../store/committer.ts";
+import type { SessionState, SessionStore, StoredSession } from "../store/session-store.ts";
+import { encodeReply, refusal } from "./command-reply.ts";
+import { History } from "./history.ts";
+import { runTurn, turnEnded } from "./run-turn.ts";
+import { SessionJournal, Turn, type TurnStep } from "./session-journal.ts";
+import type { TurnServices } from "./turn-context.ts";
+import { encodeTurnView, toTurn } from "./turn-view.ts";
+
+/** What sessions of this process share. */
+export interface ActorServices extends TurnServices {
+  readonly sessions: SessionStore;
+  readonly limits: Limits;
+  /** Milliseconds since the epoch. */
+  readonly now: () => number;
+  /** How many turns of an org are being accepted by this process and are not stored yet. */
+  readonly accepting: Map<string, number>;
+}
+
+export interface ActorOptions {
+  readonly services: ActorServices;
+  readonly committer: Committer;
+  readonly epoch: bigint;
+  readonly state: SessionState;
+  /** The actor cannot go on: drop it, and load the session anew when it is needed. */
+  readonly onBroken: () => void;
+  /** The session is gone. */
+  readonly onDeleted: () => void;
+}
+
+const maxWaitingCommands = 256;
+const sendTurnMethod = "SendTurn";
+/** How long a deletion waits for the turn that it cancelled, in milliseconds. */
+const deletionWaitMs = 10_000;
+
+/** The owner of one session. */
+export class SessionActor {
+  readonly sessionUuid: string;
+  readonly #options: ActorOptions;
+  readonly #session: StoredSession;
+  readonly #journal: SessionJournal;
+  readonly #history: History;
+  /** Turns that have not ended, in order; the first one runs. */
+  readonly #turns: Turn[] = [];
+  readonly #answering = new Set<string>();
+  #lastOrdinal: number;
+  #mailbox: Promise<unknown> = Promise.resolve();
+  #waiting = 0;
+  #running: Promise<void> | undefined;
+  #gone: "broken" | "deleted" | "closed" | undefined;
+  #usedMs: number;
+
+  constructor(options: ActorOptions) {
+    const { state, services, committer, epoch } = options;
+    this.#options = options;
+    this.#session = state.session;
+    this.sessionUuid = state.session.sessionId;
+    this.#lastOrdinal = state.lastOrdinal;
+    this.#usedMs = performance.now();
+    committer.open({
+      sessionId: state.session.sessionId,
+      shard: state.session.shard,
+      epoch,
+      lastSeq: state.session.lastSeq,
+      runs: state.open.map(({ run, chain }) => ({ runId: toUuid("run", run.runId), head: run.head, chain })),
+    });
+    this.#journal = new SessionJournal({
+      sessionId: fromUuid("ses", state.session.sessionId),
+      orgId: fromUuid("org", state.session.orgId),
+      epoch,
+      lastSeq: state.session.lastSeq,
+      committer,
+      now: services.now,
+    });
+    this.#history = new History(services.sessions, state.session.sessionId);
+    for (const { run, ordinal, view } of state.open) {
+      const afterSeq = Number(fromBinary(TurnSchema, view).afterSeq);
+      this.#turns.push(new Turn(run, ordinal, afterSeq, fromBinary(PrincipalSchema, run.accepted.principal)));
+    }
+  }
+
+  /** Whether it can be dropped without stopping anything. */
+  get idle(): boolean {
+    return this.#waiting === 0 && this.#running === undefined && this.#turns.length === 0;
+  }
+
+  /** Since when nothing happened, on the monotonic clock. */
+  get usedMs(): number {
+    return this.#usedMs;
+  }
+
+  /** Goes on with the turns that were open when the session was loaded. */
+  resume(): void {
+    this.#next();
+  }
+
+  /**
+   * Executes a command. With a `commandId` of the inbox the answer is stored
+   * with what the command changed; a command that is being executed is not begun
+   * again, and answered with undefined.
+   *
+   * @throws AppError why it was refused
+   */
+  execute(command: Command, commandId?: string): Promise<CommandReply | undefined> {
+    if (commandId !== undefined) {
+      if (this.#answering.has(commandId)) return Promise.resolve(undefined);
+      this.#answering.add(commandId);
+    }
+    if (this.#waiting >= maxWaitingCommands) {
+      if (commandId !== undefined) this.#answering.delete(commandId);
+      const error = new AppError("BACKPRESSURE", "too many commands wait for the session", { retryAfterMs: 1_000 });
+      return Promise.reject(error);
+    }
+    this.#waiting += 1;
+    const result = this.#mailbox.then(() => this.#execute(command, commandId));
+    this.#mailbox = result
+      .catch(() => undefined) // its caller gets it
+      .then(() => {
+        this.#waiting -= 1;
+        this.#usedMs = performance.now();
+        if (commandId !== undefined) this.#answering.delete(commandId);
+      });
+    return result;
+  }
+
+  /** Cuts everything off without writing: another process goes on, or a later start. */
+  async close(): Promise<void> {
+    this.#gone ??= "closed";
+    for (const turn of this.#turns) turn.stop("abandon");
+    await this.#running;
+    await this.#mailbox;
+    this.#options.committer.close(this.sessionUuid);
+  }
+
+  async #execute(command: Command, commandId: string | undefined): Promise<CommandReply> {
+    try {
+      if (this.#gone === "deleted") throw new AppError("SESSION_NOT_FOUND", "no such session");
+      if (this.#gone !== undefined) throw new AppError("FENCED", "the session moved to another process");
+      if (command.deadline !== undefined && timestampMs(command.deadline) < this.#options.services.now()) {
+        throw new AppError("DEADLINE_EXCEEDED", "the deadline passed before the command was begun");
+      }
+      switch (command.request.case) {
+        case "sendTurn":
+          return await this.#sendTurn(command, command.request.value, commandId);
+        case "cancelTurn":
+          return await this.#cancelTurn(command, command.request.value, commandId);
+        case "deleteSession":
+          return await this.#delete(command, commandId);
+        case undefined:
+          throw new AppError("UNIMPLEMENTED", "the command is unknown here");
+      }
+    } catch (error) {
+      // What waits in the inbox is left to the next owner.
+      if (!(error instanceof AppError) || error.reason === "FENCED") {
+        this.#break();
+        throw error;
+      }
+      if (error.reason === "INTERNAL") this.#break();
+      if (commandId !== undefined && this.#gone !== "broken") {
+        await this.#journal.store([], { standsAlone: true, reply: { commandId, reply: refusal(error) } });
+      }
+      throw error;
+    }
+  }
+
+  async #sendTurn(command: Command, request: SendTurnRequest, commandId: string | undefined): Promise<CommandReply> {
+    const { services } = this.#options;
+    const digests = digestsOf(command, request, this.#session.orgId);
+    if (digests !== undefined) {
+      const repeated = await this.#answeredBefore(digests, commandId);
+      if (repeated !== undefined) return repeated;
+    }
+    this.#journal.assertRoom();
+    const accepted = await this.#accepted(command, request);
+    // From here to the submission nothing is awaited but the limits: the turns are as they are.
+    await this.#assertWithinLimits();
+    const open = this.#turns.filter((turn) => turn.run.ended === undefined);
+    const steps: TurnStep[] = [];
+    if (open.length > 0) {
+      switch (request.onBusy) {
+        case OnBusy.ENQUEUE: {
+          const maxQueued = await services.limits.get(this.#journal.orgId, "queued_turns");
+          const queued = this.#turns.filter((turn) => turn.run.ended === undefined).length - 1;
+          if (queued >= maxQueued) throw limitExceeded(this.#session.orgId, "queued_turns", maxQueued);
+          break;
+        }
+        case OnBusy.INTERRUPT:
+          steps.push(...this.#cancelSteps(open, "interrupted", command.requestId));
+          break;
+        default:
+          throw new AppError("SESSION_BUSY", "a turn of the session runs or waits");
+      }
+    }
+    const runId = newId("run");
+    const run: Run = fold(runId, undefined, { atMs: this.#journal.now(), body: accepted });
+    const turn = new Turn(run, this.#lastOrdinal + 1, this.#journal.lastSeq, principalOf(command));
+    const view = toTurn(run, turn.afterSeq);
+    const reply = create(CommandReplySchema, { outcome: { case: "sendTurn", value: { turn: view } } });
+    const response = toBinary(CommandReplySchema, reply);
+    const accepting = services.accepting.get(this.#session.orgId) ?? 0;
+    services.accepting.set(this.#session.orgId, accepting + 1);
+    try {
+      await this.#journal.store([...steps, { turn, entries: [accepted] }], {
+        newRun: {
+          runId: toUuid("run", runId),
+          ordinal: turn.ordinal,
+          view: encodeTurnView(run, turn.afterSeq),
+        },
+        ...(digests === undefined ? {} : { answered: { method: sendTurnMethod, ...digests, response } }),
+        ...(commandId === undefined ? {} : { reply: { commandId, reply: response } }),
+        standsAlone: steps.length === 0,
+      });
+    } finally {
+      const left = (services.accepting.get(this.#session.orgId) ?? 1) - 1;
+      if (left > 0) services.accepting.set(this.#session.orgId, left);
+      else services.accepting.delete(this.#session.orgId);
+    }
+    this.#lastOrdinal = turn.ordinal;
+    this.#turns.push(turn);
+    if (steps.length > 0) this.#stopCancelled();
+    this.#next();
+    return reply;
+  }
+
+  async #accepted(command: Command, request: SendTurnRequest): Promise<RunAccepted> {
+    const { services } = this.#options;
+    if (request.answerSchema !== undefined) compileJsonSchema(request.answerSchema, { field: "answer_schema" });
+    const agent = await services.sessions.findAgent(this.#session.orgId, this.#session.agentId);
+    if (agent === undefined) throw new AppError("AGENT_NOT_FOUND", "the session's agent is gone");
+    const model = services.models.find(agent.model);
+    if (model === undefined) throw new AppError("MODEL_NOT_FOUND", `no model ${agent.model} is configured`);
+    if (!model.available) throw new AppError("MODEL_KEY_MISSING", `no key for the model ${model.name} is configured`);
+    return {
+      type: "run.accepted",
+      sessionId: this.#journal.sessionId,
+      principal: toBinary(PrincipalSchema, principalOf(command)),
+      requestId: command.requestId,
+      traceparent: command.traceparent,
+      agent,
+      text: request.text,
+      answerSchema: request.answerSchema as JsonObject | undefined,
+    };
+  }
+
+  async #assertWithinLimits(): Promise<void> {
+    const { services } = this.#options;
+    const { orgId } = this.#session;
+    const most = await services.limits.get(this.#journal.orgId, "concurrent_turns");
+    const open = await services.sessions.countOpenRuns(orgId);
+    if (open + (services.accepting.get(orgId) ?? 0) >= most) throw limitExceeded(orgId, "concurrent_turns", most);
+  }
+
+  /** The answer to an equal command with the same key, if there was one. */
+  async #answeredBefore(digests: Digests, commandId: string | undefined): Promise<CommandReply | undefined> {
+    const { sessions } = this.#options.services;
+    const before = await sessions.findAnswered(this.#session.orgId, sendTurnMethod, digests.keyDigest);
+    if (before === undefined) return undefined;
+    if (!Buffer.from(before.requestDigest).equals(digests.requestDigest)) {
+      throw new AppError("IDEMPOTENCY_KEY_REUSED", "idempotency-key: was used with another request");
+    }
+    if (commandId !== undefined) {
+      await this.#journal.store([], { standsAlone: true, reply: { commandId, reply: before.response } });
+    }
+    return fromBinary(CommandReplySchema, before.response);
+  }
+
+  async #cancelTurn(
+    command: Command,
+    request: CancelTurnRequest,
+    commandId: string | undefined,
+  ): Promise<CommandReply> {
+    const open = this.#turns.filter((turn) => turn.run.ended === undefined);
+    const chosen = request.turnId === "" ? open : open.filter((turn) => turn.run.runId === request.turnId);
+    if (request.turnId !== "" && chosen.length === 0) {
+      const { sessions } = this.#options.services;
+      const known = await sessions.findRun(this.#session.orgId, this.sessionUuid, toUuid("run", request.turnId));
+      if (known === undefined) throw new AppError("TURN_NOT_FOUND", "no such turn");
+    }
+    // It may have ended while it was looked for.
+    const cancelled = chosen.filter((turn) => turn.run.ended === undefined);
+    const steps = this.#cancelSteps(cancelled, "caller", command.requestId);
+    const views = cancelled.map((turn) => toTurn(turn.run, turn.afterSeq));
+    const reply = create(CommandReplySchema, { outcome: { case: "cancelTurn", value: { turns: views } } });
+    if (steps.length > 0 || commandId !== undefined) {
+      await this.#journal.store(
+        steps,
+        commandId === undefined
+          ? {}
+          : { reply: { commandId, reply: encodeReply(reply) }, standsAlone: steps.length === 0 },
+      );
+    }
+    this.#stopCancelled();
+    return reply;
+  }
+
+  async #delete(command: Command, commandId: string | undefined): Promise<CommandReply> {
+    const open = this.#turns.filter((turn) => turn.run.ended === undefined);
+    const steps = this.#cancelSteps(open, "deleted", command.requestId);
+    if (steps.length > 0) await this.#journal.store(steps);
+    this.#stopCancelled();
+    if (this.#running !== undefined && !(await settlesWithin(this.#running, deletionWaitMs))) {
+      throw new AppError("DEADLINE_EXCEEDED", "the turn that runs did not end in time");
+    }
+    const reply = create(CommandReplySchema, { outcome: { case: "deleteSession", value: {} } });
+    await this.#journal.store(
+      [],
+      commandId === undefined ? { deleted: true } : { deleted: true, reply: { commandId, reply: encodeReply(reply) } },
+    );
+    this.#gone = "deleted";
+    this.#options.onDeleted();
+    return reply;
+  }
+
+  /** What cancels turns: one that runs is told to end, one that waits ends at once. */
+  #cancelSteps(turns: readonly Turn[], cause: CancelCause, requestId: string): TurnStep[] {
+    return turns.map((turn) => {
+      const entries: EntryBody[] =
+        turn.run.cancel === undefined ? [{ type: "cancel.requested", cause, requestId }] : [];
+      if (turn === this.#turns[0] && this.#running !== undefined) return { turn, entries };
+      const end = { state: "cancelled", toolsMayStillRun: [] } as const;
+      entries.push({ type: "run.ended", end, started: turn.run.started !== undefined });
+      return { turn, entries, events: [turnEnded(turn.run, end, this.#journal.now())] };
+    });
+  }
+
+  /** Cuts off the turn that runs if its cancellation is stored, and forgets those that ended while they waited. */
+  #stopCancelled(): void {
+    for (const turn of [...this.#turns]) {
+      if (turn === this.#turns[0] && this.#running !== undefined) {
+        if (turn.run.cancel !== undefined) turn.stop("cancel");
+      } else if (turn.run.ended !== undefined) {
+        this.#forget(turn);
+      }
+    }
+  }
+
+  #forget(turn: Turn): void {
+    const index = this.#turns.indexOf(turn);
+    if (index >= 0) this.#turns.splice(index, 1);
+    const { models } = this.#options.services;
+    this.#history.add(turn.run, models.find(turn.run.accepted.agent.model)?.contextTokens ?? 0);
+    this.#usedMs = performance.now();
+  }
+
+  /** Begins the first turn that waits, unless one runs. */
+  #next(): void {
+    const turn = this.#turns[0];
+    if (this.#running !== undefined || this.#gone !== undefined || turn === undefined) return;
+    if (turn.run.ended !== undefined) {
+      this.#forget(turn);
+      this.#next();
+      return;
+    }
+    const { services } = this.#options;
+    this.#running = runTurn({ ...services, turn, journal: this.#journal, history: this.#history })
+      .catch((error: unknown) => {
+        services.log.warn({ err: error, runId: turn.run.runId }, "a turn could not go on here");
+        turn.stop("abandon");
+      })
+      .then(() => {
+        this.#running = undefined;
+        if (turn.run.ended === undefined || turn.abandoned) {
+          this.#break();
+          return;
+        }
+        this.#forget(turn);
+        this.#next();
+      });
+  }
+
+  #break(): void {
+    if (this.#gone !== undefined) return;
+    this.#gone = "broken";
+    for (const turn of this.#turns) turn.stop("abandon");
+    this.#options.onBroken();
+  }
+}
+
+interface Digests {
+  readonly keyDigest: Uint8Array;
+  readonly requestDigest: Uint8Array;
+}
+
+function digestsOf(command: Command, request: SendTurnRequest, orgId: string): Digests | undefined {
+  if (command.idempotencyKey === "") return undefined;
+  return {
+    keyDigest: createHash("sha256").update(`${orgId} ${sendTurnMethod} ${command.idempotencyKey}`).digest(),
+    requestDigest: createHash("sha256").update(toBinary(SendTurnRequestSchema, request)).digest(),
+  };
+}
+
+function principalOf(command: Command) {
+  if (command.principal === undefined) throw new TypeError("a command without a principal");
+  return command.principal;
+}
+
+async function settlesWithin(work: Promise<void>, timeoutMs: number): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<false>((resolve) => {
+    timer = setTimeout(() => resolve(false), timeoutMs);
+  });
+  try {
+    return await Promise.race([work.then(() => true as const), late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

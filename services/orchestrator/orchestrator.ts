@@ -1,0 +1,100 @@
+import { AgentService } from "@cadre/gen/cadre/orchestrator/v1/agent_pb";
+import { ModelService } from "@cadre/gen/cadre/orchestrator/v1/model_pb";
+import { SessionService } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
+import type { Meter } from "@opentelemetry/api";
+import type { Limits } from "../runtime/identity/limits.ts";
+import type { PrincipalCheck } from "../runtime/identity/principal-check.ts";
+import type { Logger } from "../runtime/log/log.ts";
+import type { PageTokens } from "../runtime/page/page-token.ts";
+import type { Database } from "../runtime/postgres/database.ts";
+import { type Implementation, implement } from "../runtime/rpc/implementation.ts";
+import { Engine } from "./app/engine.ts";
+import { observeEngine } from "./app/engine-metrics.ts";
+import type { ToolRunner } from "./app/ports.ts";
+import { createTurnMetrics } from "./app/turn-metrics.ts";
+import type { ModelCatalog } from "./models/model.ts";
+import { agentHandlers } from "./rpc/agent-handlers.ts";
+import { modelHandlers } from "./rpc/model-handlers.ts";
+import { sessionHandlers } from "./rpc/session-handlers.ts";
+import type { AppendStore } from "./store/append-store.ts";
+import { PostgresInboxStore } from "./store/inbox-store.ts";
+import { PostgresOwnershipStore } from "./store/ownership-store.ts";
+import { PostgresAgentStore } from "./store/postgres-agent-store.ts";
+import { PostgresAppendStore } from "./store/postgres-append-store.ts";
+import { PostgresSessionStore } from "./store/postgres-session-store.ts";
+import type { OrchestratorSchema } from "./store/schema.ts";
+
+export interface OrchestratorOptions {
+  /** Migrated. */
+  readonly database: Database<OrchestratorSchema>;
+  readonly models: ModelCatalog;
+  readonly defaultModel: string;
+  readonly tools: ToolRunner;
+  readonly principals: PrincipalCheck;
+  readonly limits: Limits;
+  readonly pages: PageTokens;
+  readonly meter: Meter;
+  readonly log: Logger;
+  /** Names the process in its writer's row. */
+  readonly process: string;
+  readonly leaseMs: number;
+  readonly previousWritersAreDead: boolean;
+  /** Milliseconds since the epoch. Default: the system's clock. */
+  readonly now?: () => number;
+  readonly keepaliveMs?: number;
+  readonly maxUnrelayedEntries?: number;
+  /** For tests that break the write path. */
+  readonly wrapAppendStore?: (store: AppendStore) => AppendStore;
+}
+
+/** A composed orchestrator. */
+export interface Orchestrator {
+  readonly implementations: readonly Implementation[];
+  readonly engine: Engine;
+}
+
+/** Puts the orchestrator together over a database. Start and stop its engine. */
+export function createOrchestrator(options: OrchestratorOptions): Orchestrator {
+  const { database, models, tools, principals, limits, pages, meter, log, defaultModel } = options;
+  const sessions = new PostgresSessionStore(database);
+  const agents = new PostgresAgentStore(database);
+  const append = new PostgresAppendStore(database);
+  const engine = new Engine({
+    services: {
+      models,
+      tools,
+      principals,
+      limits,
+      sessions,
+      metrics: createTurnMetrics(meter),
+      log: log.child({ component: "engine" }),
+      now: options.now ?? Date.now,
+    },
+    append: options.wrapAppendStore?.(append) ?? append,
+    ownership: new PostgresOwnershipStore(database),
+    inbox: new PostgresInboxStore(database),
+    notifications: database,
+    process: options.process,
+    leaseMs: options.leaseMs,
+    previousWritersAreDead: options.previousWritersAreDead,
+    ...(options.maxUnrelayedEntries === undefined ? {} : { maxUnrelayedEntries: options.maxUnrelayedEntries }),
+  });
+  observeEngine(meter, engine);
+  const agentDeps = { agents, models, defaultModel };
+  const sessionDeps = {
+    ...agentDeps,
+    sessions,
+    engine,
+    limits,
+    pages,
+    ...(options.keepaliveMs === undefined ? {} : { keepaliveMs: options.keepaliveMs }),
+  };
+  return {
+    engine,
+    implementations: [
+      implement(AgentService, agentHandlers({ ...agentDeps, pages })),
+      implement(SessionService, sessionHandlers(sessionDeps)),
+      implement(ModelService, modelHandlers({ models, pages })),
+    ] as unknown as readonly Implementation[],
+  };
+}

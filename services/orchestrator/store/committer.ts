@@ -1,0 +1,475 @@
+/**
+ * The one way in which a process stores runs, entries and events: what is
+ * submitted while a batch is under way makes the next batch. Invariants:
+ *
+ * 1. One batch at a time, so the writer's numbers have one order.
+ * 2. Changes are stored in the order in which they were submitted. Numbers and
+ *    hashes are given when the batch is made, from heads that only a stored
+ *    batch moves: a refused change leaves no gap.
+ * 3. A change is answered after its own commit, never before. What it wrote is
+ *    told to the readers before the answer.
+ * 4. When a change of a session fails, the later ones of that session fail too,
+ *    until the session is opened anew; they may build on the one that failed.
+ *    Changes marked `standsAlone` are outside of this.
+ * 5. A batch whose outcome got lost is looked up by its number and the hashes
+ *    of its runs before anything else is stored.
+ */
+import { setTimeout as delay } from "node:timers/promises";
+import { create, toBinary } from "@bufbuild/protobuf";
+import { type SessionEvent, SessionEventSchema } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
+import { AppError } from "../../runtime/errors/app-error.ts";
+import type { Logger } from "../../runtime/log/log.ts";
+import { chainHash, emptyChain } from "../domain/chain.ts";
+import type { Entry } from "../domain/entry.ts";
+import {
+  type AnsweredCommand,
+  type AppendStore,
+  addUsage,
+  type Batch,
+  type HeadMove,
+  type NewRun,
+  type NumberedEntry,
+  type NumberedEvent,
+  type Reply,
+  type SessionMove,
+  type UsageDelta,
+} from "./append-store.ts";
+import { encodeEntry, entryKind } from "./entry-codec.ts";
+
+/** An event before it has its number. */
+export type UnnumberedEvent = Omit<SessionEvent, "seq" | "$typeName" | "$unknown">;
+
+/** What one caller wants stored, all or nothing. UUIDs are text. */
+export interface Change {
+  readonly sessionId: string;
+  readonly newRun?: Omit<NewRun, "sessionId">;
+  /** In order; of runs that were opened, or of `newRun`. */
+  readonly entries?: readonly { readonly runId: string; readonly entry: Entry }[];
+  /** Runs as readers see them from now on. */
+  readonly views?: readonly { readonly runId: string; readonly view: Uint8Array }[];
+  readonly events?: readonly UnnumberedEvent[];
+  readonly usage?: UsageDelta;
+  readonly deleted?: boolean;
+  readonly reply?: Reply;
+  readonly answered?: Omit<AnsweredCommand, "sessionId">;
+  /** Nothing that is submitted later builds on it. */
+  readonly standsAlone?: boolean;
+}
+
+/** A session whose changes this process stores. */
+export interface OpenSession {
+  readonly sessionId: string;
+  readonly shard: number;
+  readonly epoch: bigint;
+  readonly lastSeq: number;
+  /** Runs that have not ended. */
+  readonly runs: readonly { readonly runId: string; readonly head: number; readonly chain: Uint8Array }[];
+}
+
+export interface CommitterOptions {
+  readonly store: AppendStore;
+  readonly writer: bigint;
+  readonly log: Logger;
+  /** Told what was stored, in order, before the change is answered. Must not throw. */
+  readonly onStored: (sessionId: string, events: readonly SessionEvent[]) => void;
+  /** Told once, when the writer was replaced. */
+  readonly onFenced: () => void;
+  /** Renews the lease at once. */
+  readonly renewLease: () => Promise<void>;
+  /** How many changes wait at most before commands are refused. Default 10,000. */
+  readonly maxQueuedChanges?: number;
+  /** How many entries may wait for the relay before commands are refused. Default 100,000. */
+  readonly maxUnrelayedEntries?: number;
+}
+
+/** A committer's figures. */
+export interface CommitterStatus {
+  readonly queued: number;
+  readonly unrelayed: number;
+  readonly batches: number;
+}
+
+interface SessionHead {
+  readonly shard: number;
+  readonly epoch: bigint;
+  lastSeq: number;
+  readonly runs: Map<string, { head: number; chain: Uint8Array }>;
+  broken: boolean;
+}
+
+interface Waiting {
+  readonly change: Change;
+  readonly head: SessionHead;
+  readonly resolve: (events: readonly SessionEvent[]) => void;
+  readonly reject: (error: AppError) => void;
+}
+
+interface Prepared {
+  readonly batch: Batch;
+  readonly events: readonly (readonly SessionEvent[])[];
+  /** Moves the heads; called when the batch is stored. */
+  readonly apply: () => void;
+}
+
+const maxBatchChanges = 512;
+const maxBatchBytes = 4 * 1024 * 1024;
+const lookUpAgainMs = { first: 50, most: 2_000 } as const;
+const noUsage: UsageDelta = { inputTokens: 0, outputTokens: 0, modelCalls: 0, toolCalls: 0, durationMs: 0 };
+
+/** Stores changes of a writer by group commit. */
+export class Committer {
+  readonly writer: bigint;
+  readonly #options: CommitterOptions;
+  readonly #sessions = new Map<string, SessionHead>();
+  readonly #maxQueued: number;
+  readonly #maxUnrelayed: number;
+  #queue: Waiting[] = [];
+  #running = false;
+  #fenced = false;
+  #number = 0n;
+  #unrelayed = 0;
+  #idle: (() => void)[] = [];
+
+  constructor(options: CommitterOptions) {
+    this.#options = options;
+    this.writer = options.writer;
+    this.#maxQueued = options.maxQueuedChanges ?? 10_000;
+    this.#maxUnrelayed = options.maxUnrelayedEntries ?? 100_000;
+  }
+
+  get status(): CommitterStatus {
+    return { queued: this.#queue.length, unrelayed: this.#unrelayed, batches: Number(this.#number) };
+  }
+
+  /** Takes over the numbering of a session, as it was read from the store. */
+  open(session: OpenSession): void {
+    this.#sessions.set(session.sessionId, {
+      shard: session.shard,
+      epoch: session.epoch,
+      lastSeq: session.lastSeq,
+      runs: new Map(session.runs.map(({ runId, head, chain }) => [runId, { head, chain }])),
+      broken: false,
+    });
+  }
+
+  /** Forgets a session. What it still has in the queue fails. */
+  close(sessionId: string): void {
+    const head = this.#sessions.get(sessionId);
+    if (head !== undefined) head.broken = true;
+    this.#sessions.delete(sessionId);
+  }
+
+  /** Throws BACKPRESSURE if no new work should be taken on; what runs already is always let through. */
+  assertRoom(): void {
+    if (this.#queue.length >= this.#maxQueued) {
+      throw new AppError("BACKPRESSURE", "too much waits to be stored", { retryAfterMs: 1_000 });
+    }
+    if (this.#unrelayed >= this.#maxUnrelayed) {
+      throw new AppError("BACKPRESSURE", "too many facts wait for the bus", { retryAfterMs: 5_000 });
+    }
+  }
+
+  /** Told by the relay, which goes on while nothing is stored. */
+  setUnrelayed(entries: number): void {
+    this.#unrelayed = entries;
+  }
+
+  /**
+   * Stores a change and gives its events with their numbers.
+   *
+   * @throws AppError FENCED when the writer was replaced or the session is not
+   * open, IDEMPOTENCY_IN_PROGRESS when its key was taken meanwhile,
+   * INTERNAL when the change can never be stored.
+   */
+  submit(change: Change): Promise<readonly SessionEvent[]> {
+    const head = this.#sessions.get(change.sessionId);
+    if (this.#fenced || head === undefined) return Promise.reject(fenced());
+    return new Promise((resolve, reject) => {
+      this.#queue.push({ change, head, resolve, reject });
+      if (!this.#running) {
+        this.#running = true;
+        // What is submitted in this turn of the event loop shares the first batch.
+        queueMicrotask(() => void this.#run());
+      }
+    });
+  }
+
+  /** Waits until all that was submitted so far is answered. */
+  async drain(): Promise<void> {
+    if (!this.#running) return;
+    await new Promise<void>((resolve) => this.#idle.push(resolve));
+  }
+
+  /** Fails everything that waits or comes: the writer was replaced, or stops. */
+  fence(): void {
+    if (this.#fenced) return;
+    this.#fenced = true;
+    const waiting = this.#queue;
+    this.#queue = [];
+    for (const { reject } of waiting) reject(fenced());
+    this.#options.onFenced();
+  }
+
+  async #run(): Promise<void> {
+    while (this.#queue.length > 0) await this.#store(this.#take());
+    this.#running = false;
+    const idle = this.#idle;
+    this.#idle = [];
+    for (const resolve of idle) resolve();
+  }
+
+  #take(): Waiting[] {
+    let bytes = 0;
+    let count = 0;
+    for (const { change } of this.#queue) {
+      if (count >= maxBatchChanges || bytes >= maxBatchBytes) break;
+      count += 1;
+      // Entries and events are measured roughly: by their number, and the texts they carry.
+      for (const event of change.events ?? []) bytes += 128 + textLength(event);
+      bytes += 512 * (change.entries?.length ?? 0);
+    }
+    return this.#queue.splice(0, count);
+  }
+
+  async #store(waiting: readonly Waiting[]): Promise<void> {
+    const live = waiting.filter((item) => {
+      if (!item.head.broken || item.change.standsAlone === true) return true;
+      item.reject(fenced()); // 4
+      return false;
+    });
+    if (live.length === 0) return;
+    let prepared: Prepared;
+    try {
+      prepared = this.#prepare(live);
+    } catch (cause) {
+      await this.#split(live, new AppError("INTERNAL", "internal error", { cause }));
+      return;
+    }
+    const failure = await this.#append(prepared.batch);
+    if (failure === undefined) {
+      prepared.apply();
+      for (const [index, item] of live.entries()) {
+        const events = prepared.events[index] ?? [];
+        if (events.length > 0) this.#options.onStored(item.change.sessionId, events);
+        item.resolve(events); // 3
+      }
+      return;
+    }
+    if (this.#fenced) {
+      for (const item of live) item.reject(fenced());
+      return;
+    }
+    await this.#split(live, failure);
+  }
+
+  /** Finds the changes that cannot be stored, so that they do not take their neighbours along. */
+  async #split(live: readonly Waiting[], failure: AppError): Promise<void> {
+    if (live.length > 1) {
+      const middle = Math.ceil(live.length / 2);
+      await this.#store(live.slice(0, middle));
+      await this.#store(live.slice(middle));
+      return;
+    }
+    for (const item of live) {
+      if (item.change.standsAlone !== true) item.head.broken = true; // 4
+      if (failure.reason === "INTERNAL") {
+        this.#options.log.error({ err: failure.cause, sessionId: item.change.sessionId }, "a change cannot be stored");
+      }
+      item.reject(failure);
+    }
+  }
+
+  /** Stores a batch and learns its outcome, however long that takes. Undefined when it is stored. */
+  async #append(batch: Batch): Promise<AppError | undefined> {
+    let waitMs: number = lookUpAgainMs.first;
+    while (!this.#fenced) {
+      const outcome = await this.#options.store.append(this.writer, batch);
+      switch (outcome.type) {
+        case "stored":
+          this.#number = batch.number + 1n;
+          this.#unrelayed = outcome.unrelayed;
+          return undefined;
+        case "unknown":
+          this.#options.log.warn({ err: outcome.cause }, "the outcome of a commit got lost");
+          break;
+        case "repeated":
+          break;
+        case "refused":
+          if (outcome.why === "fenced") {
+            this.fence();
+            return fenced();
+          }
+          if (outcome.why === "invalid") return new AppError("INTERNAL", "internal error", { cause: outcome.cause });
+          if (outcome.why === "key-taken") {
+            return new AppError("IDEMPOTENCY_IN_PROGRESS", "the idempotency key was taken meanwhile");
+          }
+          await delay(waitMs);
+          waitMs = Math.min(waitMs * 2, lookUpAgainMs.most);
+          if (outcome.why === "expired") await this.#options.renewLease();
+          continue;
+      }
+      // 5: the writer's row tells whether the batch was stored.
+      const stored = await this.#lookUp(batch);
+      if (stored === undefined) return fenced();
+      if (stored) {
+        this.#number = batch.number + 1n;
+        return undefined;
+      }
+    }
+    return fenced();
+  }
+
+  /** Whether a batch was stored; undefined if the writer was replaced. */
+  async #lookUp(batch: Batch): Promise<boolean | undefined> {
+    let waitMs: number = lookUpAgainMs.first;
+    while (!this.#fenced) {
+      try {
+        const position = await this.#options.store.position(this.writer);
+        if (position === undefined || position.batch < batch.number || position.batch > batch.number + 1n) {
+          this.fence();
+          return undefined;
+        }
+        if (position.batch === batch.number) {
+          if (!position.fenced) return false;
+          this.fence();
+          return undefined;
+        }
+        const heads = await this.#options.store.heads(batch.heads.map((head) => head.runId));
+        for (const move of batch.heads) {
+          const stored = heads.get(move.runId);
+          if (stored?.head !== move.to || !Buffer.from(stored.chain).equals(move.chain)) {
+            this.#options.log.fatal({ runId: move.runId }, "a stored batch is not the one that was sent");
+            this.fence();
+            return undefined;
+          }
+        }
+        return true;
+      } catch (error) {
+        this.#options.log.warn({ err: error }, "the outcome of a commit cannot be looked up yet");
+        await delay(waitMs);
+        waitMs = Math.min(waitMs * 2, lookUpAgainMs.most);
+      }
+    }
+    return undefined;
+  }
+
+  /** Numbers and chains what a batch holds. Throws if a change does not fit its session. */
+  #prepare(live: readonly Waiting[]): Prepared {
+    const shards = new Map<number, bigint>();
+    const newRuns: NewRun[] = [];
+    const entries: NumberedEntry[] = [];
+    const heads = new Map<string, HeadMove>();
+    const sessions = new Map<string, SessionMove>();
+    const numbered: NumberedEvent[] = [];
+    const replies: Reply[] = [];
+    const answered: AnsweredCommand[] = [];
+    const perChange: SessionEvent[][] = [];
+    const owners = new Map<string, SessionHead>();
+    for (const { change, head } of live) {
+      const { sessionId } = change;
+      shards.set(head.shard, head.epoch);
+      if (change.newRun !== undefined) {
+        newRuns.push({ ...change.newRun, sessionId });
+        heads.set(change.newRun.runId, {
+          runId: change.newRun.runId,
+          from: 0,
+          previous: emptyChain,
+          to: 0,
+          chain: emptyChain,
+          ended: false,
+          view: undefined,
+        });
+        owners.set(change.newRun.runId, head);
+      }
+      for (const { runId, entry } of change.entries ?? []) {
+        const stored = head.runs.get(runId);
+        const move =
+          heads.get(runId) ??
+          (stored === undefined
+            ? undefined
+            : {
+                runId,
+                from: stored.head,
+                previous: stored.chain,
+                to: stored.head,
+                chain: stored.chain,
+                ended: false,
+                view: undefined,
+              });
+        if (move === undefined || move.ended) throw new TypeError("an entry of a run that is not open");
+        const kind = entryKind[entry.body.type];
+        const body = encodeEntry(entry);
+        const seq = move.to + 1;
+        const hash = chainHash(move.chain, runId, seq, kind, body);
+        entries.push({ runId, seq, kind, body, hash });
+        heads.set(runId, { ...move, to: seq, chain: hash, ended: entry.body.type === "run.ended" });
+        owners.set(runId, head);
+      }
+      for (const { runId, view } of change.views ?? []) {
+        const move = heads.get(runId);
+        if (move === undefined) throw new TypeError("a view of a run without a new entry");
+        heads.set(runId, { ...move, view });
+      }
+      const own: SessionEvent[] = [];
+      if (change.events !== undefined || change.usage !== undefined || change.deleted === true) {
+        const move = sessions.get(sessionId) ?? {
+          sessionId,
+          from: head.lastSeq,
+          to: head.lastSeq,
+          usage: noUsage,
+          deleted: false,
+        };
+        let seq = move.to;
+        for (const event of change.events ?? []) {
+          seq += 1;
+          const message = create(SessionEventSchema, { ...event, seq: BigInt(seq) });
+          own.push(message);
+          numbered.push({ sessionId, seq, body: toBinary(SessionEventSchema, message) });
+        }
+        sessions.set(sessionId, {
+          ...move,
+          to: seq,
+          usage: addUsage(move.usage, change.usage ?? noUsage),
+          deleted: move.deleted || change.deleted === true,
+        });
+      }
+      perChange.push(own);
+      if (change.reply !== undefined) replies.push(change.reply);
+      if (change.answered !== undefined) answered.push({ ...change.answered, sessionId });
+    }
+    return {
+      batch: {
+        number: this.#number,
+        shards: [...shards].map(([shard, epoch]) => ({ shard, epoch })),
+        newRuns,
+        entries,
+        heads: [...heads.values()],
+        sessions: [...sessions.values()],
+        events: numbered,
+        replies,
+        answered,
+      },
+      events: perChange,
+      apply: () => {
+        for (const move of heads.values()) {
+          const runs = owners.get(move.runId)?.runs;
+          if (move.ended) runs?.delete(move.runId);
+          else runs?.set(move.runId, { head: move.to, chain: move.chain });
+        }
+        for (const { change, head } of live) {
+          const move = sessions.get(change.sessionId);
+          if (move !== undefined) head.lastSeq = move.to;
+        }
+      },
+    };
+  }
+}
+
+function textLength(event: UnnumberedEvent): number {
+  const { body } = event;
+  return body.case === "textDelta" || body.case === "toolDelta" ? body.value.text.length : 1_024;
+}
+
+function fenced(): AppError {
+  return new AppError("FENCED", "the session moved to another process");
+}

@@ -1,0 +1,384 @@
+import { create, fromBinary, fromJson, type JsonObject as ProtoJsonObject, toBinary, toJson } from "@bufbuild/protobuf";
+import { durationMs, timestampFromMs, timestampMs, ValueSchema } from "@bufbuild/protobuf/wkt";
+import { PrincipalSchema } from "@cadre/gen/cadre/credentials/v1/identity_pb";
+import {
+  EntrySchema,
+  PinnedAgentSchema,
+  CancelCause as ProtoCancelCause,
+  type Entry as ProtoEntry,
+  type PinnedAgent as ProtoPinnedAgent,
+  type StepError as ProtoStepError,
+  StepErrorSchema,
+} from "@cadre/gen/cadre/orchestrator/journal/v1/entry_pb";
+import { type AgentDefinition, AgentDefinitionSchema } from "@cadre/gen/cadre/orchestrator/v1/agent_pb";
+import { TurnState } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
+import { PinnedToolSchema, type PinnedTool as ProtoPinnedTool } from "@cadre/gen/cadre/tools/v1/tool_pb";
+import { reasonName, reasonNumber } from "../../runtime/errors/failure.ts";
+import type {
+  CancelCause,
+  Entry,
+  EntryBody,
+  PinnedAgent,
+  PinnedTool,
+  RunEnd,
+  StepError,
+  ToolOutcome,
+} from "../domain/entry.ts";
+import type { Json, JsonObject } from "../domain/json.ts";
+import { damaged } from "../domain/run.ts";
+
+/** The kinds of entries, as stored: the numbers of the fields of `Entry.body`. */
+export const entryKind = {
+  "run.accepted": 10,
+  "run.started": 11,
+  "step.started": 12,
+  "step.succeeded": 13,
+  "step.failed": 14,
+  "answer.rejected": 15,
+  "cancel.requested": 16,
+  "run.ended": 17,
+} as const satisfies Record<EntryBody["type"], number>;
+
+/** Encodes an entry for the journal. */
+export function encodeEntry(entry: Entry): Uint8Array {
+  return toBinary(EntrySchema, create(EntrySchema, { at: timestampFromMs(entry.atMs), body: toBody(entry.body) }));
+}
+
+/** Decodes an entry of the journal. Throws DATA_LOSS if the bytes are none. */
+export function decodeEntry(bytes: Uint8Array): Entry {
+  let proto: ProtoEntry;
+  try {
+    proto = fromBinary(EntrySchema, bytes);
+  } catch (cause) {
+    throw Object.assign(damaged("has an entry that cannot be read"), { cause });
+  }
+  if (proto.at === undefined) throw damaged("has an entry without a time");
+  return { atMs: timestampMs(proto.at), body: fromBody(proto.body) };
+}
+
+/** Pins a tool's definition. */
+export function fromProtoTool(tool: ProtoPinnedTool): PinnedTool {
+  if (tool.definition === undefined) throw damaged("pins a tool without a definition");
+  return {
+    toolId: tool.toolId,
+    digest: tool.digest,
+    name: tool.definition.name,
+    description: tool.definition.description,
+    inputSchema: (tool.definition.inputSchema ?? {}) as JsonObject,
+    encoded: toBinary(PinnedToolSchema, tool),
+  };
+}
+
+/** Pins an agent's definition. */
+export function toPinnedAgent(
+  agentId: string,
+  revision: number,
+  digest: string,
+  definition: AgentDefinition,
+): PinnedAgent {
+  const { limits } = definition;
+  return {
+    agentId,
+    revision,
+    digest,
+    name: definition.name,
+    model: definition.model,
+    instructions: definition.instructions,
+    tools: definition.tools,
+    maxToolRounds: limits?.maxToolRounds ?? 0,
+    maxTokens: Number(limits?.maxTokens ?? 0n),
+    maxDurationMs: limits?.maxDuration === undefined ? 0 : durationMs(limits.maxDuration),
+    encoded: toBinary(AgentDefinitionSchema, definition),
+  };
+}
+
+/** A JSON value as Protobuf has it. */
+export function toValue(value: Json) {
+  return fromJson(ValueSchema, value as never);
+}
+
+/** A JSON object as Protobuf has it. */
+export function toStruct(value: JsonObject): ProtoJsonObject {
+  return value as ProtoJsonObject;
+}
+
+function toBody(body: EntryBody): NonNullable<Parameters<typeof create<typeof EntrySchema>>[1]>["body"] {
+  switch (body.type) {
+    case "run.accepted":
+      return {
+        case: "runAccepted",
+        value: {
+          sessionId: body.sessionId,
+          principal: fromBinary(PrincipalSchema, body.principal),
+          requestId: body.requestId,
+          traceparent: body.traceparent,
+          agent: create(PinnedAgentSchema, {
+            agentId: body.agent.agentId,
+            revision: body.agent.revision,
+            digest: body.agent.digest,
+            definition: fromBinary(AgentDefinitionSchema, body.agent.encoded),
+          }),
+          input: {
+            case: "turn",
+            value: {
+              text: body.text,
+              ...(body.answerSchema === undefined ? {} : { answerSchema: toStruct(body.answerSchema) }),
+            },
+          },
+        },
+      };
+    case "run.started":
+      return {
+        case: "runStarted",
+        value: {
+          tools: body.tools.map((tool) => fromBinary(PinnedToolSchema, tool.encoded)),
+          contextTokens: BigInt(body.contextTokens),
+          caps: {
+            toolRounds: body.caps.toolRounds,
+            tokens: BigInt(body.caps.tokens),
+            durationMs: BigInt(body.caps.durationMs),
+          },
+        },
+      };
+    case "step.started": {
+      const { plan } = body;
+      return {
+        case: "stepStarted",
+        value: {
+          stepId: body.stepId,
+          attempt: body.attempt,
+          step:
+            plan.kind === "model"
+              ? { case: "model", value: { round: plan.round, turnsLeftOut: plan.turnsLeftOut } }
+              : { case: "tool", value: { round: plan.round, index: plan.index } },
+        },
+      };
+    }
+    case "step.succeeded": {
+      const { result } = body;
+      return {
+        case: "stepSucceeded",
+        value: {
+          stepId: body.stepId,
+          attempt: body.attempt,
+          result:
+            result.kind === "model"
+              ? {
+                  case: "model",
+                  value: {
+                    text: result.text,
+                    toolCalls: result.toolCalls.map((call) => ({
+                      callId: call.callId,
+                      tool: call.tool,
+                      arguments: toStruct(call.arguments),
+                      malformedArguments: call.malformed,
+                    })),
+                    inputTokens: BigInt(result.inputTokens),
+                    outputTokens: BigInt(result.outputTokens),
+                  },
+                }
+              : {
+                  case: "tool",
+                  value: {
+                    outcome:
+                      result.outcome.type === "value"
+                        ? { case: "value", value: toValue(result.outcome.value) }
+                        : { case: "error", value: toProtoError(result.outcome.error) },
+                  },
+                },
+        },
+      };
+    }
+    case "step.failed":
+      return {
+        case: "stepFailed",
+        value: {
+          stepId: body.stepId,
+          attempt: body.attempt,
+          error: toProtoError(body.error),
+          retryable: body.retryable,
+        },
+      };
+    case "answer.rejected":
+      return { case: "answerRejected", value: { stepId: body.stepId, problems: body.problems } };
+    case "cancel.requested":
+      return { case: "cancelRequested", value: { cause: causeNumber[body.cause], requestId: body.requestId } };
+    case "run.ended": {
+      const { end } = body;
+      return {
+        case: "runEnded",
+        value: {
+          state: endState[end.state],
+          answer: end.state === "succeeded" ? end.answer : "",
+          ...(end.state === "failed" ? { error: toProtoError(end.error) } : {}),
+          toolsMayStillRun: end.state === "succeeded" ? [] : [...end.toolsMayStillRun],
+          started: body.started,
+        },
+      };
+    }
+  }
+}
+
+function fromBody(body: ProtoEntry["body"]): EntryBody {
+  switch (body.case) {
+    case "runAccepted": {
+      const { value } = body;
+      if (value.principal === undefined || value.agent?.definition === undefined || value.input.case !== "turn") {
+        throw damaged("has an acceptance that is not whole");
+      }
+      return {
+        type: "run.accepted",
+        sessionId: value.sessionId,
+        principal: toBinary(PrincipalSchema, value.principal),
+        requestId: value.requestId,
+        traceparent: value.traceparent,
+        agent: fromProtoAgent(value.agent, value.agent.definition),
+        text: value.input.value.text,
+        answerSchema: value.input.value.answerSchema as JsonObject | undefined,
+      };
+    }
+    case "runStarted": {
+      const { tools, contextTokens, caps } = body.value;
+      if (caps === undefined) throw damaged("starts without caps");
+      return {
+        type: "run.started",
+        tools: tools.map(fromProtoTool),
+        contextTokens: Number(contextTokens),
+        caps: { toolRounds: caps.toolRounds, tokens: Number(caps.tokens), durationMs: Number(caps.durationMs) },
+      };
+    }
+    case "stepStarted": {
+      const { stepId, attempt, step } = body.value;
+      switch (step.case) {
+        case "model":
+          return {
+            type: "step.started",
+            stepId,
+            attempt,
+            plan: { kind: "model", round: step.value.round, turnsLeftOut: step.value.turnsLeftOut },
+          };
+        case "tool":
+          return {
+            type: "step.started",
+            stepId,
+            attempt,
+            plan: { kind: "tool", round: step.value.round, index: step.value.index },
+          };
+        default:
+          throw damaged("starts a step of an unknown kind");
+      }
+    }
+    case "stepSucceeded": {
+      const { stepId, attempt, result } = body.value;
+      switch (result.case) {
+        case "model":
+          return {
+            type: "step.succeeded",
+            stepId,
+            attempt,
+            result: {
+              kind: "model",
+              text: result.value.text,
+              toolCalls: result.value.toolCalls.map((call) => ({
+                callId: call.callId,
+                tool: call.tool,
+                arguments: (call.arguments ?? {}) as JsonObject,
+                malformed: call.malformedArguments,
+              })),
+              inputTokens: Number(result.value.inputTokens),
+              outputTokens: Number(result.value.outputTokens),
+            },
+          };
+        case "tool":
+          return {
+            type: "step.succeeded",
+            stepId,
+            attempt,
+            result: { kind: "tool", outcome: fromOutcome(result.value.outcome) },
+          };
+        default:
+          throw damaged("has a result of an unknown kind");
+      }
+    }
+    case "stepFailed":
+      return {
+        type: "step.failed",
+        stepId: body.value.stepId,
+        attempt: body.value.attempt,
+        error: fromProtoError(body.value.error),
+        retryable: body.value.retryable,
+      };
+    case "answerRejected":
+      return { type: "answer.rejected", stepId: body.value.stepId, problems: body.value.problems };
+    case "cancelRequested":
+      return {
+        type: "cancel.requested",
+        cause: causeName.get(body.value.cause) ?? "caller",
+        requestId: body.value.requestId,
+      };
+    case "runEnded":
+      return { type: "run.ended", started: body.value.started, end: fromEnd(body.value) };
+    case undefined:
+      throw damaged("has an entry of an unknown kind");
+  }
+}
+
+function fromEnd(end: Extract<ProtoEntry["body"], { case: "runEnded" }>["value"]): RunEnd {
+  switch (end.state) {
+    case TurnState.SUCCEEDED:
+      return { state: "succeeded", answer: end.answer };
+    case TurnState.FAILED:
+      return { state: "failed", error: fromProtoError(end.error), toolsMayStillRun: end.toolsMayStillRun };
+    case TurnState.CANCELLED:
+      return { state: "cancelled", toolsMayStillRun: end.toolsMayStillRun };
+    default:
+      throw damaged("ends in an unknown state");
+  }
+}
+
+function fromOutcome(
+  outcome:
+    | { case: "value"; value: ReturnType<typeof toValue> }
+    | { case: "error"; value: ProtoStepError }
+    | { case: undefined },
+): ToolOutcome {
+  switch (outcome.case) {
+    case "value":
+      return { type: "value", value: toJson(ValueSchema, outcome.value) as Json };
+    case "error":
+      return { type: "error", error: fromProtoError(outcome.value) };
+    default:
+      throw damaged("has a tool result without an outcome");
+  }
+}
+
+function fromProtoAgent(agent: ProtoPinnedAgent, definition: AgentDefinition): PinnedAgent {
+  return toPinnedAgent(agent.agentId, agent.revision, agent.digest, definition);
+}
+
+function toProtoError(error: StepError): ProtoStepError {
+  return create(StepErrorSchema, { reason: reasonNumber(error.reason), message: error.message });
+}
+
+function fromProtoError(error: ProtoStepError | undefined): StepError {
+  if (error === undefined) throw damaged("has a failure without a reason");
+  return { reason: reasonName(error.reason), message: error.message };
+}
+
+const endState = {
+  succeeded: TurnState.SUCCEEDED,
+  failed: TurnState.FAILED,
+  cancelled: TurnState.CANCELLED,
+} as const;
+
+const causeNumber = {
+  caller: ProtoCancelCause.CALLER,
+  interrupted: ProtoCancelCause.INTERRUPTED,
+  deleted: ProtoCancelCause.DELETED,
+} as const satisfies Record<CancelCause, ProtoCancelCause>;
+
+const causeName: ReadonlyMap<ProtoCancelCause, CancelCause> = new Map([
+  [ProtoCancelCause.CALLER, "caller"],
+  [ProtoCancelCause.INTERRUPTED, "interrupted"],
+  [ProtoCancelCause.DELETED, "deleted"],
+]);

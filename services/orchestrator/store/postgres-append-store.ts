@@ -1,0 +1,117 @@
+import { sql } from "kysely";
+import pg from "pg";
+import { AppError } from "../../runtime/errors/app-error.ts";
+import type { Database } from "../../runtime/postgres/database.ts";
+import { isOutcomeUnknown } from "../../runtime/postgres/database-error.ts";
+import type { AppendOutcome, AppendStore, Batch } from "./append-store.ts";
+import type { OrchestratorSchema } from "./schema.ts";
+
+/** The longest text that PostgreSQL notifies with, less room for the writer. */
+const maxNoteBytes = 7_900;
+
+/** What stands in a note for sessions that did not fit. */
+export const everySession = "*";
+
+/** How a note names a session or command: the random end of its UUID. Two may share it; that costs a needless look. */
+export function noteOf(uuid: string): string {
+  return uuid.slice(-8);
+}
+
+/** The store of writers in PostgreSQL, by its function `append`. */
+export class PostgresAppendStore implements AppendStore {
+  readonly #database: Database<OrchestratorSchema>;
+
+  constructor(database: Database<OrchestratorSchema>) {
+    this.#database = database;
+  }
+
+  async append(writer: bigint, batch: Batch): Promise<AppendOutcome> {
+    const { newRuns, entries, heads, sessions, events, replies, answered } = batch;
+    try {
+      const { rows } = await sql<{ pos_before: bigint; relayed_before: bigint }>`select * from append(
+        ${writer}::bigint, ${batch.number}::bigint,
+        ${batch.shards.map((owned) => owned.shard)}::smallint[], ${batch.shards.map((owned) => owned.epoch)}::bigint[],
+        ${newRuns.map((run) => run.runId)}::uuid[], ${newRuns.map((run) => run.sessionId)}::uuid[],
+        ${newRuns.map((run) => run.ordinal)}::int[], ${newRuns.map((run) => bytes(run.view))}::bytea[],
+        ${entries.map((entry) => entry.runId)}::uuid[], ${entries.map((entry) => entry.seq)}::int[],
+        ${entries.map((entry) => entry.kind)}::smallint[], ${entries.map((entry) => bytes(entry.body))}::bytea[],
+        ${entries.map((entry) => bytes(entry.hash))}::bytea[],
+        ${heads.map((head) => head.runId)}::uuid[], ${heads.map((head) => head.from)}::int[],
+        ${heads.map((head) => bytes(head.previous))}::bytea[], ${heads.map((head) => head.to)}::int[],
+        ${heads.map((head) => bytes(head.chain))}::bytea[], ${heads.map((head) => head.ended)}::boolean[],
+        ${heads.map((head) => (head.view === undefined ? null : bytes(head.view)))}::bytea[],
+        ${sessions.map((session) => session.sessionId)}::uuid[], ${sessions.map((session) => session.from)}::bigint[],
+        ${sessions.map((session) => session.to)}::bigint[], ${sessions.map((session) => session.usage.inputTokens)}::bigint[],
+        ${sessions.map((session) => session.usage.outputTokens)}::bigint[],
+        ${sessions.map((session) => session.usage.modelCalls)}::int[],
+        ${sessions.map((session) => session.usage.toolCalls)}::int[],
+        ${sessions.map((session) => Math.round(session.usage.durationMs))}::bigint[],
+        ${sessions.map((session) => session.deleted)}::boolean[],
+        ${events.map((event) => event.sessionId)}::uuid[], ${events.map((event) => event.seq)}::bigint[],
+        ${events.map((event) => bytes(event.body))}::bytea[],
+        ${replies.map((reply) => reply.commandId)}::uuid[], ${replies.map((reply) => bytes(reply.reply))}::bytea[],
+        ${answered.map((command) => command.sessionId)}::uuid[], ${answered.map((command) => command.method)}::text[],
+        ${answered.map((command) => bytes(command.keyDigest))}::bytea[],
+        ${answered.map((command) => bytes(command.requestDigest))}::bytea[],
+        ${answered.map((command) => bytes(command.response))}::bytea[],
+        ${note(batch)}::text)`.execute(this.#database.engine);
+      const row = rows[0];
+      if (row === undefined) throw new TypeError("append returned nothing");
+      return { type: "stored", unrelayed: Number(row.pos_before - row.relayed_before) + entries.length };
+    } catch (cause) {
+      return outcomeOf(cause);
+    }
+  }
+
+  async position(writer: bigint) {
+    return await this.#database.engine
+      .selectFrom("writer")
+      .select(["batch", "fenced"])
+      .where("writer", "=", writer)
+      .executeTakeFirst();
+  }
+
+  async heads(runIds: readonly string[]) {
+    if (runIds.length === 0) return new Map<string, { head: number; chain: Uint8Array }>();
+    const rows = await this.#database.engine
+      .selectFrom("run")
+      .select(["run_id", "head", "chain"])
+      .where("run_id", "in", runIds)
+      .execute();
+    return new Map(rows.map((row) => [row.run_id, { head: row.head, chain: row.chain }]));
+  }
+}
+
+function outcomeOf(cause: unknown): AppendOutcome {
+  if (isOutcomeUnknown(cause)) return { type: "unknown", cause };
+  if (cause instanceof AppError && cause.reason === "UNAVAILABLE") {
+    return { type: "refused", why: "unavailable", cause };
+  }
+  if (cause instanceof pg.DatabaseError) {
+    switch (cause.code) {
+      case "CF001":
+        return { type: "refused", why: "fenced", cause };
+      case "CF003":
+        return { type: "refused", why: "key-taken", cause };
+      case "CF004":
+        return { type: "repeated" };
+      case "CF005":
+        return { type: "refused", why: "expired", cause };
+      default:
+        return { type: "refused", why: "invalid", cause };
+    }
+  }
+  return { type: "unknown", cause };
+}
+
+function bytes(value: Uint8Array): Buffer {
+  return Buffer.from(value.buffer, value.byteOffset, value.byteLength);
+}
+
+/** Names the sessions with new events and the answered commands to the other processes. */
+function note(batch: Batch): string {
+  const names = new Set(batch.events.map((event) => `,${noteOf(event.sessionId)}`));
+  for (const reply of batch.replies) names.add(`,!${noteOf(reply.commandId)}`);
+  const text = [...names].join("");
+  return text.length <= maxNoteBytes ? text : `,${everySession}`;
+}

@@ -1,0 +1,263 @@
+import { fromBinary } from "@bufbuild/protobuf";
+import { AgentDefinitionSchema } from "@cadre/gen/cadre/orchestrator/v1/agent_pb";
+import { type SessionEvent, SessionEventSchema } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
+import { type CreateSessionResponse, SessionService } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
+import { type Kysely, type Selectable, sql, type Transaction } from "kysely";
+import { fromUuid } from "../../runtime/ids/id.ts";
+import type { Database } from "../../runtime/postgres/database.ts";
+import { withIdempotency } from "../../runtime/postgres/idempotency.ts";
+import { chainHash, emptyChain } from "../domain/chain.ts";
+import type { Entry } from "../domain/entry.ts";
+import { limitExceeded } from "../domain/limit.ts";
+import { damaged, foldAll, type Run } from "../domain/run.ts";
+import { shardOf } from "../domain/shard.ts";
+import { decodeEntry, toPinnedAgent } from "./entry-codec.ts";
+import type { OrchestratorSchema } from "./schema.ts";
+import type {
+  CreateSessionCall,
+  SessionState,
+  SessionStore,
+  StoredRun,
+  StoredSession,
+  StoredView,
+} from "./session-store.ts";
+
+type Executor = Kysely<OrchestratorSchema> | Transaction<OrchestratorSchema>;
+type SessionRow = Selectable<OrchestratorSchema["session"]> & { busy: boolean };
+type RunRow = Pick<Selectable<OrchestratorSchema["run"]>, "run_id" | "ordinal" | "head" | "chain" | "ended" | "view">;
+
+/** Sessions in PostgreSQL. */
+export class PostgresSessionStore implements SessionStore {
+  readonly #database: Database<OrchestratorSchema>;
+
+  constructor(database: Database<OrchestratorSchema>) {
+    this.#database = database;
+  }
+
+  create(call: CreateSessionCall, answer: (session: StoredSession) => CreateSessionResponse) {
+    const { orgId, session, maxSessions, request } = call;
+    return this.#database.asOrg(orgId, (transaction) =>
+      withIdempotency(
+        transaction,
+        { orgId, method: SessionService.method.createSession, key: call.idempotencyKey, request },
+        async () => {
+          // One creation of an org at a time makes the limit exact.
+          await sql`select pg_advisory_xact_lock(hashtextextended(${`session:${orgId}`}, 0))`.execute(transaction);
+          const { count } = await transaction
+            .selectFrom("session")
+            .select((query) => query.fn.countAll<bigint>().as("count"))
+            .where("deleted_at", "is", null)
+            .executeTakeFirstOrThrow();
+          if (Number(count) >= maxSessions) throw limitExceeded(orgId, "sessions", maxSessions);
+          await transaction
+            .insertInto("session")
+            .values({
+              session_id: session.sessionId,
+              org_id: orgId,
+              shard: shardOf(session.sessionId),
+              agent_id: session.agentId,
+              title: session.title,
+              labels: JSON.stringify(session.labels),
+              deleted_at: null,
+            })
+            .execute();
+          const stored = await findSession(transaction, session.sessionId);
+          if (stored === undefined) throw new TypeError("the session was not stored");
+          return answer(stored);
+        },
+      ),
+    );
+  }
+
+  find(orgId: string, sessionId: string) {
+    return this.#database.asOrg(orgId, (transaction) => findSession(transaction, sessionId));
+  }
+
+  list(orgId: string, before: string | undefined, limit: number) {
+    return this.#database.asOrg(orgId, async (transaction) => {
+      let query = sessions(transaction);
+      if (before !== undefined) query = query.where("session_id", "<", before);
+      const rows = await query.orderBy("session_id", "desc").limit(limit).execute();
+      return rows.map(toSession);
+    });
+  }
+
+  findRun(orgId: string, sessionId: string, runId: string) {
+    return this.#database.asOrg(orgId, async (transaction) => {
+      if ((await findSession(transaction, sessionId)) === undefined) return undefined;
+      const row = await runs(transaction, sessionId).where("run_id", "=", runId).executeTakeFirst();
+      return row === undefined ? undefined : await toView(transaction, row);
+    });
+  }
+
+  listRuns(orgId: string, sessionId: string, after: number, limit: number) {
+    return this.#database.asOrg(orgId, async (transaction) => {
+      const rows = await runs(transaction, sessionId)
+        .where("ordinal", ">", after)
+        .orderBy("ordinal")
+        .limit(limit)
+        .execute();
+      const views: StoredView[] = [];
+      for (const row of rows) views.push(await toView(transaction, row));
+      return views;
+    });
+  }
+
+  readEvents(orgId: string, sessionId: string, after: number, limit: number) {
+    return this.#database.asOrg(orgId, async (transaction): Promise<readonly SessionEvent[] | undefined> => {
+      const { rows } = await sql<{ body: Buffer | null }>`
+        select e.body from session s
+        left join lateral (
+          select body, seq from session_event where session_id = s.session_id and seq > ${after}
+          order by seq limit ${limit}) e on true
+        where s.session_id = ${sessionId} and s.deleted_at is null order by e.seq`.execute(transaction);
+      if (rows.length === 0) return undefined;
+      return rows.flatMap(({ body }) => (body === null ? [] : [fromBinary(SessionEventSchema, body)]));
+    });
+  }
+
+  async load(sessionId: string): Promise<SessionState | undefined> {
+    const { engine } = this.#database;
+    const session = await findSession(engine, sessionId);
+    if (session === undefined) return undefined;
+    const last = await engine
+      .selectFrom("run")
+      .select((query) => query.fn.max("ordinal").as("ordinal"))
+      .where("session_id", "=", sessionId)
+      .executeTakeFirst();
+    const rows = await runs(engine, sessionId).where("ended", "=", false).orderBy("ordinal").execute();
+    const open: StoredRun[] = [];
+    for (const row of rows) open.push(await toRun(engine, row));
+    return { session, open, lastOrdinal: last?.ordinal ?? 0 };
+  }
+
+  async loadEnded(sessionId: string, before: number, limit: number): Promise<readonly StoredRun[]> {
+    const { engine } = this.#database;
+    const rows = await runs(engine, sessionId)
+      .where("ended", "=", true)
+      .where("ordinal", "<", before)
+      .orderBy("ordinal", "desc")
+      .limit(limit)
+      .execute();
+    const ended: StoredRun[] = [];
+    for (const row of rows) ended.push(await toRun(engine, row));
+    return ended;
+  }
+
+  async listOpen(shards: readonly number[]): Promise<readonly string[]> {
+    if (shards.length === 0) return [];
+    const rows = await this.#database.engine
+      .selectFrom("run")
+      .select("session_id")
+      .distinct()
+      .where("shard", "in", shards)
+      .where("ended", "=", false)
+      .execute();
+    return rows.map((row) => row.session_id);
+  }
+
+  async countOpenRuns(orgId: string): Promise<number> {
+    const { count } = await this.#database.engine
+      .selectFrom("run")
+      .select((query) => query.fn.countAll<bigint>().as("count"))
+      .where("org_id", "=", orgId)
+      .where("ended", "=", false)
+      .executeTakeFirstOrThrow();
+    return Number(count);
+  }
+
+  async findAnswered(orgId: string, method: string, keyDigest: Uint8Array) {
+    const row = await this.#database.engine
+      .selectFrom("answered")
+      .select(["request_digest", "response"])
+      .where("org_id", "=", orgId)
+      .where("method", "=", method)
+      .where("key_digest", "=", Buffer.from(keyDigest))
+      .executeTakeFirst();
+    return row === undefined ? undefined : { requestDigest: row.request_digest, response: row.response };
+  }
+
+  async findAgent(orgId: string, agentId: string) {
+    const row = await this.#database.engine
+      .selectFrom("agent")
+      .select(["definition", "revision", "digest"])
+      .where("agent_id", "=", agentId)
+      .where("org_id", "=", orgId)
+      .executeTakeFirst();
+    if (row === undefined) return undefined;
+    const definition = fromBinary(AgentDefinitionSchema, row.definition);
+    return toPinnedAgent(fromUuid("agt", agentId), row.revision, row.digest, definition);
+  }
+}
+
+function sessions(executor: Executor) {
+  return executor
+    .selectFrom("session")
+    .selectAll()
+    .select(
+      sql<boolean>`exists (select 1 from run where run.session_id = session.session_id and not run.ended)`.as("busy"),
+    )
+    .where("deleted_at", "is", null);
+}
+
+async function findSession(executor: Executor, sessionId: string): Promise<StoredSession | undefined> {
+  const row = await sessions(executor).where("session_id", "=", sessionId).executeTakeFirst();
+  return row === undefined ? undefined : toSession(row);
+}
+
+function runs(executor: Executor, sessionId: string) {
+  return executor
+    .selectFrom("run")
+    .select(["run_id", "ordinal", "head", "chain", "ended", "view"])
+    .where("session_id", "=", sessionId);
+}
+
+function toSession(row: SessionRow): StoredSession {
+  return {
+    sessionId: row.session_id,
+    orgId: row.org_id,
+    shard: row.shard,
+    agentId: row.agent_id,
+    title: row.title,
+    labels: row.labels as Record<string, string>,
+    busy: row.busy,
+    lastSeq: Number(row.last_seq),
+    usage: {
+      inputTokens: Number(row.input_tokens),
+      outputTokens: Number(row.output_tokens),
+      modelCalls: row.model_calls,
+      toolCalls: row.tool_calls,
+      durationMs: Number(row.duration_ms),
+    },
+    createdAtMs: row.created_at.getTime(),
+    updatedAtMs: row.updated_at.getTime(),
+  };
+}
+
+async function toView(executor: Executor, row: RunRow): Promise<StoredView> {
+  const run = row.ended ? undefined : (await toRun(executor, row)).run;
+  return { ordinal: row.ordinal, view: row.view, run };
+}
+
+/** Reads a run's journal, checks its chain up to the stored head, and folds it. */
+async function toRun(executor: Executor, row: RunRow): Promise<StoredRun> {
+  // A reader may see a head that moved on since: only what belongs to this head counts.
+  const rows = await executor
+    .selectFrom("entry")
+    .select(["seq", "kind", "body", "hash"])
+    .where("run_id", "=", row.run_id)
+    .where("seq", "<=", row.head)
+    .orderBy("seq")
+    .execute();
+  let chain: Uint8Array = emptyChain;
+  const entries: Entry[] = [];
+  for (const [index, { seq, kind, body, hash }] of rows.entries()) {
+    if (seq !== index + 1) throw damaged("misses an entry");
+    chain = chainHash(chain, row.run_id, seq, kind, body);
+    if (!Buffer.from(chain).equals(hash)) throw damaged("was changed");
+    entries.push(decodeEntry(body));
+  }
+  if (rows.length !== row.head || !Buffer.from(chain).equals(row.chain)) throw damaged("does not end where it should");
+  const run: Run = foldAll(fromUuid("run", row.run_id), entries);
+  return { run, ordinal: row.ordinal, chain, view: row.view };
+}

@@ -1,0 +1,110 @@
+import type { Generated } from "kysely";
+
+/** The orchestrator's tables, as queries see them. What each is for, the migration says. */
+export interface OrchestratorSchema {
+  writer: WriterTable;
+  shard: ShardTable;
+  agent: AgentTable;
+  session: SessionTable;
+  run: RunTable;
+  entry: EntryTable;
+  session_event: SessionEventTable;
+  inbox: InboxTable;
+  answered: AnsweredTable;
+}
+
+interface WriterTable {
+  writer: Generated<bigint>;
+  process: string;
+  lease_until: Date;
+  fenced: boolean;
+  batch: bigint;
+  pos: bigint;
+  relayed: bigint;
+  created_at: Generated<Date>;
+}
+
+interface ShardTable {
+  shard: number;
+  writer: bigint | null;
+  epoch: bigint;
+}
+
+interface AgentTable {
+  agent_id: string;
+  org_id: string;
+  name: string;
+  definition: Uint8Array;
+  revision: number;
+  digest: string;
+  created_at: Generated<Date>;
+  updated_at: Generated<Date>;
+}
+
+interface SessionTable {
+  session_id: string;
+  org_id: string;
+  shard: number;
+  agent_id: string;
+  title: string;
+  labels: unknown;
+  last_seq: Generated<bigint>;
+  input_tokens: Generated<bigint>;
+  output_tokens: Generated<bigint>;
+  model_calls: Generated<number>;
+  tool_calls: Generated<number>;
+  duration_ms: Generated<bigint>;
+  created_at: Generated<Date>;
+  updated_at: Generated<Date>;
+  deleted_at: Date | null;
+}
+
+interface RunTable {
+  run_id: string;
+  org_id: string;
+  session_id: string;
+  shard: number;
+  ordinal: number;
+  head: number;
+  chain: Uint8Array;
+  ended: boolean;
+  view: Uint8Array;
+}
+
+interface EntryTable {
+  run_id: string;
+  seq: number;
+  org_id: string;
+  writer: bigint;
+  pos: bigint;
+  kind: number;
+  body: Uint8Array;
+  hash: Uint8Array;
+}
+
+interface SessionEventTable {
+  session_id: string;
+  seq: bigint;
+  org_id: string;
+  body: Uint8Array;
+}
+
+interface InboxTable {
+  command_id: string;
+  org_id: string;
+  session_id: string;
+  shard: number;
+  body: Uint8Array;
+  reply: Uint8Array | null;
+  created_at: Generated<Date>;
+  answered_at: Date | null;
+}
+
+interface AnsweredTable {
+  org_id: string;
+  method: string;
+  key_digest: Uint8Array;
+  request_digest: Uint8Array;
+  response: Uint8Array;
+  created_at: Generated<Date>;
+}
