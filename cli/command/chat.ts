@@ -156,11 +156,16 @@ async function converse(cadre: Cadre, flags: Flags): Promise<void> {
 
 /** What the user writes, line by line, without blank ones; asks before each. */
 async function* prompts(lines: Interface): AsyncGenerator<string, void, undefined> {
+  let isOpen = true;
+  lines.once("close", () => {
+    isOpen = false;
+  });
   lines.prompt();
+  // What came before the end of input is still handed out after it.
   for await (const line of lines) {
     if (line.trim() === "/exit") return;
     if (line.trim() !== "") yield line;
-    lines.prompt();
+    if (isOpen) lines.prompt();
   }
 }
 

@@ -65,5 +65,5 @@ export function configuredPorts(
 
 /** Enough of a key to recognise it by. */
 function maskKey(key: string): string {
-  return /^cdr_(live|dev)_/.test(key) ? `${key.slice(0, 12)}…` : "(a credential)";
+  return /^cdr_(live|dev)_\w{38}$/.test(key) ? `${key.slice(0, 12)}…` : "(a credential)";
 }
