@@ -61,7 +61,7 @@ export async function startDev(configuration: ServerConfiguration, scope: Proces
   for (const service of [credentials, tools, orchestrator, gateway]) {
     scope.onStop(service.name, () => service.stop(graceMs));
   }
-  return { url: gateway.url, adminUrl: gateway.adminUrl, isFirstStart };
+  return { url: gateway.url, adminUrl: gateway.adminUrl, firstKey: credentials.firstKey?.secret };
 }
 
 async function startDatabase(scope: ProcessScope): Promise<string> {

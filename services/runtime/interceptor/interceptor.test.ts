@@ -1,5 +1,5 @@
 import { metrics, trace } from "@opentelemetry/api";
-import { SessionService } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
+import { type OnBusy, SessionService } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
 import {
   BadRequestSchema,
   ErrorInfoSchema,
@@ -112,7 +112,7 @@ test("every violated rule is named by its field, no value is", async () => {
       },
     },
   });
-  const failure = await failureOf(client.sendTurn({ sessionId: "geheim", text: "", onBusy: 99 }));
+  const failure = await failureOf(client.sendTurn({ sessionId: "geheim", text: "", onBusy: 99 as OnBusy }));
   expect(failure.code).toBe(Code.InvalidArgument);
   const fields = failure.findDetails(BadRequestSchema)[0]?.fieldViolations.map((violation) => violation.field);
   expect(fields).toEqual(["session_id", "text", "on_busy"]);
@@ -214,4 +214,6 @@ test("a call leaves one line, a stream too, at its end", async () => {
     ["request", "ok"],
     ["request", "ok"],
   ]);
+  // A trace id of its own, also where nobody traces.
+  for (const { trace_id } of lines) expect(trace_id).toMatch(/^(?!0{32})[0-9a-f]{32}$/);
 });

@@ -1,4 +1,4 @@
-import { context, type Meter, SpanKind, SpanStatusCode, type Tracer, trace } from "@opentelemetry/api";
+import { context, isSpanContextValid, type Meter, SpanKind, SpanStatusCode, type Tracer, trace } from "@opentelemetry/api";
 import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
 import { newId, isId } from "../ids/id.ts";
 import type { Logger } from "../log/log.ts";
@@ -41,7 +41,7 @@ export function telemetry(options: TelemetryInterceptorOptions): Interceptor {
     const givenId = trusted ? header.get("x-request-id") : null;
     const requestId = givenId !== null && isId("req", givenId) ? givenId : newId("req");
     const parent = trusted ? parseTraceparent(header.get("traceparent")) : undefined;
-    const base = trace.setSpanContext(context.active(), parent ?? newSpanContext());
+    const base = parent === undefined ? context.active() : trace.setSpanContext(context.active(), parent);
     const span = options.tracer.startSpan(
       `${service.typeName}/${method.name}`,
       {
@@ -57,10 +57,12 @@ export function telemetry(options: TelemetryInterceptorOptions): Interceptor {
       },
       base,
     );
+    // Where nobody traces there is no id; the request gets one all the same,
+    // which ties its log lines and events together over all hops.
+    const spanContext = isSpanContextValid(span.spanContext()) ? span.spanContext() : (parent ?? newSpanContext());
     const requestScope: RequestContext = {
       requestId,
-      // A tracer that records nothing hands on its parent's context.
-      traceparent: toTraceparent(span.spanContext()),
+      traceparent: toTraceparent(spanContext),
       source: request.contextValues.get(sourceAddressKey),
       deadline: Number.POSITIVE_INFINITY,
       signal: request.signal,
@@ -86,7 +88,7 @@ export function telemetry(options: TelemetryInterceptorOptions): Interceptor {
           code,
           duration_ms: Math.round(seconds * 1e6) / 1e3,
           request_id: requestId,
-          trace_id: span.spanContext().traceId,
+          trace_id: spanContext.traceId,
           org_id: requestScope.principal?.orgId,
           subject: requestScope.principal?.subject,
           source: requestScope.callingService ?? requestScope.source,
