@@ -124,6 +124,8 @@ export function fromConnectError(error: ConnectError): AppError | undefined {
 }
 
 const reasonByCode: ReadonlyMap<Code, FailureReason> = new Map([
+  // Of services by others, such as health: theirs to look up, and not there.
+  [Code.NotFound, "ROUTE_NOT_FOUND"],
   [Code.Canceled, "CANCELLED"],
   [Code.DeadlineExceeded, "DEADLINE_EXCEEDED"],
   [Code.Unavailable, "UNAVAILABLE"],
