@@ -1,0 +1,26 @@
+import type { Logger } from "../../runtime/log/log.ts";
+import type { CallStore } from "../store/call-store.ts";
+import type { ToolStore } from "../store/tool-store.ts";
+import type { WakeUps } from "../store/wake-ups.ts";
+import type { WorkerStore } from "../store/worker-store.ts";
+import type { BuiltInCatalog } from "./built-in-catalog.ts";
+import type { DefinitionCache } from "./definition-cache.ts";
+import type { RunningBuiltIns } from "./running-built-ins.ts";
+import type { WorkerPrincipals } from "./worker-principals.ts";
+
+/** What the use cases of this service work with. */
+export interface ToolsDeps {
+  readonly tools: ToolStore;
+  readonly workers: WorkerStore;
+  readonly calls: CallStore;
+  readonly wakeUps: WakeUps;
+  readonly builtIns: BuiltInCatalog;
+  readonly running: RunningBuiltIns;
+  readonly definitions: DefinitionCache;
+  readonly principals: WorkerPrincipals;
+  /** Tells all replicas to stop a call that has no record. */
+  readonly announceStop: (orgId: string, key: string) => Promise<void>;
+  /** Aborts when the replica goes away. */
+  readonly stopping: AbortSignal;
+  readonly log: Logger;
+}

@@ -1,0 +1,64 @@
+import { createHash } from "node:crypto";
+import type { JsonObject } from "@bufbuild/protobuf";
+import { AppError } from "../../runtime/errors/app-error.ts";
+import { canonicalJson } from "../../runtime/json-schema/canonical-json.ts";
+import { checkArguments } from "./check-arguments.ts";
+import type { ToolsDeps } from "./deps.ts";
+import { type CallEvent, watchCall } from "./watch-call.ts";
+
+/** A call that is asked for. Ids are UUIDs. */
+export interface ToolCall {
+  readonly orgId: string;
+  readonly toolId: string;
+  readonly digest: string;
+  readonly arguments: JsonObject;
+  /** As it is stored; see `storedKey`. */
+  readonly key: string;
+  readonly epoch: bigint;
+  readonly attempt: number;
+  readonly runId: string;
+  readonly traceparent: string;
+  readonly requestId: string;
+}
+
+/**
+ * Executes a call, or joins the one that has the key, or tells how that ended.
+ * Ending the iteration ends nothing but the iteration.
+ *
+ * @throws AppError before anything is recorded: TOOL_NOT_FOUND,
+ * DEFINITION_CHANGED, TOOL_ARGUMENTS_INVALID, EPOCH_STALE,
+ * IDEMPOTENCY_KEY_REUSED; later TOOL_UNAVAILABLE: the same key may ask again
+ */
+export async function* executeTool(deps: ToolsDeps, call: ToolCall, signal: AbortSignal): AsyncGenerator<CallEvent> {
+  const builtIn = deps.builtIns.get(call.orgId, call.toolId);
+  if (builtIn !== undefined) {
+    if (builtIn.digest !== call.digest) throw definitionChanged();
+    checkArguments(builtIn.input, call.arguments);
+    yield { type: "started", workerName: "" };
+    const { orgId, requestId, key } = call;
+    const run = { orgId, requestId, key, tool: builtIn.tool, input: call.arguments, signal };
+    yield { type: "ended", outcome: await deps.running.run(run), isFinal: true };
+    return;
+  }
+  const checked = await deps.definitions.get(call.orgId, call.toolId, call.digest);
+  if (checked === undefined) {
+    const tool = await deps.tools.get(call.orgId, call.toolId);
+    throw tool === undefined ? new AppError("TOOL_NOT_FOUND", "no such tool") : definitionChanged();
+  }
+  checkArguments(checked.input, call.arguments);
+  const requestHash = createHash("sha256")
+    .update(`${call.toolId} ${call.digest} ${canonicalJson(call.arguments)}`)
+    .digest();
+  const { callId, state } = await deps.calls.begin({ ...call, requestHash, timeoutMs: checked.definition.timeoutMs });
+  if (state === "queued") await deps.calls.dispatch(callId);
+  for await (const event of watchCall(deps, call.orgId, callId, signal)) {
+    if (event.type === "ended" && !event.isFinal && event.outcome.type === "error") {
+      throw new AppError(event.outcome.reason, event.outcome.message, { retryAfterMs: 1_000 });
+    }
+    yield event;
+  }
+}
+
+function definitionChanged(): AppError {
+  return new AppError("DEFINITION_CHANGED", "the tool does not have this definition");
+}

@@ -1,0 +1,90 @@
+import { fromUuid } from "../runtime/ids/id.ts";
+import type { ServiceAudit } from "../runtime/platform/platform.ts";
+import type { Logger } from "../runtime/log/log.ts";
+import type { PageTokens } from "../runtime/page/page-token.ts";
+import type { Database } from "../runtime/postgres/database.ts";
+import type { Implementation } from "../runtime/rpc/implementation.ts";
+import { BuiltInCatalog } from "./app/built-in-catalog.ts";
+import { DefinitionCache } from "./app/definition-cache.ts";
+import type { ToolsDeps } from "./app/deps.ts";
+import { keepTime } from "./app/keep-time.ts";
+import { RunningBuiltIns } from "./app/running-built-ins.ts";
+import type { WorkerPrincipals } from "./app/worker-principals.ts";
+import { createCalculator } from "./builtin/calculator.ts";
+import { createClock } from "./builtin/clock.ts";
+import { echo } from "./builtin/echo.ts";
+import { createHttpFetch } from "./builtin/http-fetch.ts";
+import type { ToolsConfig } from "./config.ts";
+import { createEgressGuard } from "./egress/egress-guard.ts";
+import { recordDenial } from "./egress/record-denial.ts";
+import { toolExecutionHandlers } from "./rpc/tool-execution-handlers.ts";
+import { toolHandlers } from "./rpc/tool-handlers.ts";
+import { toolWorkerHandlers } from "./rpc/tool-worker-handlers.ts";
+import { PostgresCallStore } from "./store/postgres-call-store.ts";
+import { PostgresToolStore } from "./store/postgres-tool-store.ts";
+import { PostgresWorkerStore } from "./store/postgres-worker-store.ts";
+import type { ToolsSchema } from "./store/schema.ts";
+import { stopTopic, WakeUps } from "./store/wake-ups.ts";
+
+export interface CreateToolsOptions {
+  readonly config: ToolsConfig;
+  readonly database: Database<ToolsSchema>;
+  readonly principals: WorkerPrincipals;
+  readonly denials: ServiceAudit["denials"];
+  readonly pages: PageTokens;
+  readonly log: Logger;
+  /** Unique for each start; without blanks. */
+  readonly replicaId: string;
+}
+
+/** A replica of the service, without a server around it. */
+export interface Tools {
+  readonly implementations: readonly Implementation[];
+  /** Tells workers to go elsewhere, and ends their streams. Calls that run go on. */
+  drain(): void;
+  /** Ends what runs in the background. The database stays open. */
+  stop(): Promise<void>;
+}
+
+/** Builds a replica over a migrated database. */
+export async function createTools(options: CreateToolsOptions): Promise<Tools> {
+  const { config, database, denials, log } = options;
+  const wakeUps = new WakeUps(options.replicaId);
+  const calculator = createCalculator();
+  const httpFetch = createHttpFetch((call) =>
+    createEgressGuard({
+      allow: config.CADRE_EGRESS_ALLOW,
+      allowPrivate: config.CADRE_EGRESS_ALLOW_PRIVATE,
+      onDenied: recordDenial(denials, { orgId: fromUuid("org", call.orgId), requestId: call.requestId }),
+    }),
+  );
+  const tools = new PostgresToolStore(database);
+  const draining = new AbortController();
+  const deps: ToolsDeps = {
+    tools,
+    workers: new PostgresWorkerStore(database, wakeUps),
+    calls: new PostgresCallStore(database, wakeUps, config.CADRE_TOOLS_WORKER_WAIT_MS),
+    wakeUps,
+    builtIns: new BuiltInCatalog([calculator, createClock(), echo, httpFetch]),
+    running: new RunningBuiltIns(wakeUps, log),
+    definitions: new DefinitionCache(tools),
+    principals: options.principals,
+    announceStop: (orgId, key) => wakeUps.announce(database, stopTopic(orgId, key)),
+    stopping: draining.signal,
+    log,
+  };
+  const unlisten = await wakeUps.listen(database);
+  const stopTime = keepTime(deps, { retentionMs: config.CADRE_TOOLS_CALL_RETENTION_HOURS * 3_600_000 });
+  return {
+    implementations: [
+      toolHandlers(deps, options.pages),
+      toolExecutionHandlers(deps),
+      toolWorkerHandlers(deps),
+    ] as readonly Implementation[],
+    drain: () => draining.abort(),
+    async stop() {
+      draining.abort();
+      await Promise.all([stopTime(), unlisten(), calculator.close()]);
+    },
+  };
+}

@@ -1,0 +1,93 @@
+import type { JsonValue } from "@bufbuild/protobuf";
+import type { FailureReason } from "../../runtime/errors/app-error.ts";
+
+/**
+ * Where a call is.
+ *
+ * ```
+ *            ┌────────────── lost ──────────────┐
+ *            ▼                                  │
+ * begin ─▶ queued ── handed out ─▶ dispatched ──┴─▶ ended
+ *          │    ▲                                     ▲
+ *          ▼    └ same key again                      │
+ *        lapsed ──────────── cancelled ───────────────┘
+ * ```
+ *
+ * `queued` waits for a worker, `dispatched` is a worker's, `ended` has its
+ * outcome for good, `lapsed` found no worker in time: nobody runs it, and the
+ * same key may ask for it again.
+ */
+export type CallState = "queued" | "dispatched" | "ended" | "lapsed";
+
+/** What came of a call. */
+export type Outcome =
+  | { readonly type: "result"; readonly value: JsonValue }
+  | { readonly type: "error"; readonly reason: FailureReason; readonly message: string };
+
+/** How far a call had got when it was cancelled; see `cadre.tools.v1.ExecutionProgress`. */
+export type Progress = "NOT_STARTED" | "PARTIAL" | "DONE" | "MAY_STILL_RUN";
+
+/** Bounds of a call. */
+export const callLimits = {
+  /** Of arguments, and of a result, as compact JSON in UTF-8. */
+  maxJsonBytes: 1_048_576,
+  /** Of all that a call prints. */
+  maxOutputBytes: 4_194_304,
+  /** Workers lost with a call, after which it fails: perhaps it is what ends them. */
+  maxLosses: 5,
+  /** Calls of an org that are queued or dispatched. */
+  maxOpenCalls: 10_000,
+} as const;
+
+/** Bounds of workers and tools. */
+export const workerLimits = {
+  /** How long a registration lives after the last heartbeat. */
+  leaseMs: 10_000,
+  /** How often a worker sends one. */
+  heartbeatMs: 3_000,
+  /** Workers of an org at once. */
+  maxWorkers: 1_000,
+  /** Tools of an org. */
+  maxTools: 2_000,
+  /** Definitions that a tool ever had. */
+  maxDefinitions: 1_000,
+} as const;
+
+/** What ends a call whose handler stopped because it was told to, or would have been. */
+export const cancelled: Outcome = { type: "error", reason: "CANCELLED", message: "the call was cancelled" };
+
+/** What ends a call that lost too many workers. */
+export const lost: Outcome = {
+  type: "error",
+  reason: "TOOL_FAILED",
+  message: `the worker was lost ${callLimits.maxLosses} times`,
+};
+
+/** What ends a call that took longer than its tool may. */
+export const overdue: Outcome = {
+  type: "error",
+  reason: "DEADLINE_EXCEEDED",
+  message: "the tool took longer than its timeout",
+};
+
+/** What a call is told that no worker serves. */
+export const unserved: Outcome = {
+  type: "error",
+  reason: "TOOL_UNAVAILABLE",
+  message: "no worker serves this definition of the tool",
+};
+
+/** What a call is told that waited for its tool's whole timeout. */
+export const unplaced: Outcome = {
+  type: "error",
+  reason: "TOOL_UNAVAILABLE",
+  message: "all workers of the tool are busy",
+};
+
+/** What a reader is told when a call printed more than is kept. */
+export const outputTruncated = "\n[output truncated]\n";
+
+/** Whether a value as compact JSON is larger than `maxBytes`. */
+export function exceedsBytes(value: JsonValue, maxBytes: number): boolean {
+  return Buffer.byteLength(JSON.stringify(value)) > maxBytes;
+}

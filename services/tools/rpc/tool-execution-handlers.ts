@@ -1,0 +1,52 @@
+import { ToolExecutionService } from "@cadre/gen/cadre/tools/v1/tool_pb";
+import type { HandlerContext } from "@connectrpc/connect";
+import { toUuid } from "../../runtime/ids/id.ts";
+import { type Implementation, implement } from "../../runtime/rpc/implementation.ts";
+import { requestContext, requirePrincipal } from "../../runtime/rpc/request-context.ts";
+import { cancelExecution } from "../app/cancel-execution.ts";
+import type { ToolsDeps } from "../app/deps.ts";
+import { executeTool } from "../app/execute-tool.ts";
+import { resolveTools } from "../app/resolve-tools.ts";
+import { storedKey } from "../domain/call-key.ts";
+import { fromPin, fromProgress, toExecuteToolResponse, toMs } from "./convert.ts";
+
+const defaultGraceMs = 1_000;
+
+/** What the orchestrator needs of tools. */
+export function toolExecutionHandlers(deps: ToolsDeps): Implementation<typeof ToolExecutionService> {
+  return implement(ToolExecutionService, {
+    async resolveTools({ names }, context) {
+      const { pins, missing } = await resolveTools(deps, orgUuid(context), names);
+      return { tools: pins.map(fromPin), missing: [...missing] };
+    },
+    async *executeTool(request, context) {
+      const { traceparent, requestId } = requestContext(context.values);
+      const call = {
+        orgId: orgUuid(context),
+        toolId: toUuid("tool", request.toolId),
+        digest: request.digest,
+        arguments: request.arguments ?? {},
+        key: storedKey("step", request.idempotencyKey),
+        epoch: request.epoch,
+        attempt: request.attempt,
+        runId: request.runId,
+        traceparent,
+        requestId,
+      };
+      for await (const event of executeTool(deps, call, context.signal)) yield toExecuteToolResponse(event);
+    },
+    async cancelExecution({ idempotencyKey, epoch, grace }, context) {
+      const progress = await cancelExecution(deps, {
+        orgId: orgUuid(context),
+        key: storedKey("step", idempotencyKey),
+        epoch,
+        graceMs: grace === undefined ? defaultGraceMs : toMs(grace),
+      });
+      return { progress: fromProgress(progress) };
+    },
+  });
+}
+
+function orgUuid(context: HandlerContext): string {
+  return toUuid("org", requirePrincipal(context).orgId);
+}
