@@ -182,7 +182,7 @@ test("a broken connection ends no call: the worker is back under its id", async 
   await expect.poll(() => calls.length).toBe(1);
   service.breakConnection();
   await expect.poll(() => service.connections.length).toBe(2);
-  expect(service.connections[1]?.workerId).toBe(workerId);
+  expect(service.connections[1]).toMatchObject({ workerId, callIds: [calls[0]?.context.callId] });
   calls[0]?.end();
   await expect.poll(() => service.results.length).toBe(1);
 });
@@ -201,14 +201,48 @@ test("a result that the server refuses becomes a failure of the tool", async () 
   await expect.poll(() => service.results[0]?.outcome.value).toMatchObject({ reason: Reason.TOOL_RESULT_INVALID });
 });
 
-test("a server that forgot the worker gets a new registration", async () => {
-  const { service, worker } = await serve([double]);
+test("a registration that ended aborts what ran, reports none of it, and is made anew", async () => {
+  const { tool, calls } = createHeldTool();
+  const { service, worker } = await serve([double, tool]);
   const before = worker.workerId;
+  service.call(1, "held");
+  await expect.poll(() => calls.length).toBe(1);
   service.forget();
   await expect.poll(() => worker.workerId, { timeout: 5000 }).not.toBe(before);
   await expect.poll(() => worker.workerId).toMatch(/^wrk_/);
+  expect(calls[0]?.context.signal.aborted).toBe(true);
+  const callId = service.call(2, "double", { n: 4 });
+  await expect.poll(() => service.results.map((result) => result.callId)).toEqual([callId]);
+});
+
+test("a call that has ended elsewhere is stopped, without a word", async () => {
+  const seen: AbortSignal[] = [];
+  const tool = defineTool({
+    name: "loud",
+    description: "Prints until it is stopped.",
+    inputSchema: { type: "object" },
+    handler: async (_, { print, signal }) => {
+      seen.push(signal);
+      await print("hello");
+      await new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+    },
+  });
+  const { service, errors } = await serve([tool]);
+  service.failReports(failureOf("CALL_NOT_FOUND", Code.NotFound));
+  service.call(1, "loud");
+  await expect.poll(() => seen[0]?.aborted).toBe(true);
+  await expect.poll(() => service.heartbeat).toEqual([]);
+  expect(service.results).toEqual([]);
+  expect(errors).toEqual([]);
+});
+
+test("a hand-out that has ended does not start again", async () => {
+  const { service } = await serve([double]);
   service.call(1, "double", { n: 4 });
   await expect.poll(() => service.results.length).toBe(1);
+  service.call(1, "double", { n: 4 });
+  service.call(2, "double", { n: 4 });
+  await expect.poll(() => service.results.map(({ callId }) => Number(callId.slice(5)))).toEqual([1, 2]);
 });
 
 test("closing drains, waits for what runs, then aborts it", async () => {

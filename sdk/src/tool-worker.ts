@@ -1,12 +1,15 @@
 // Invariants of a worker:
-// 1. A call runs once: handed out again while it runs, by its id or by its
-//    idempotency key, it is not started again.
+// 1. A hand-out runs once: its id again, while it runs or later, starts nothing.
+//    Another hand-out with the idempotency key of one that runs shares its
+//    outcome.
 // 2. A call's result is reported until the server has taken it, or says that it
 //    does not want it, or 15 minutes are over.
 // 3. What a call printed is reported before its result, in order, each part
 //    under a number that makes a repetition harmless.
-// 4. A broken connection ends no call: the worker connects again under its id.
-// 5. Nothing starts after `close`, and `close` is bounded.
+// 4. A broken connection ends no call: the worker connects again under its id,
+//    and names what it runs. A registration that ended does: its calls were
+//    handed out to others, so their handlers are aborted and nothing is reported.
+// 5. No calls are asked for after `close`, and `close` is bounded.
 
 import { fromJson, type JsonValue, type MessageInitShape } from "@bufbuild/protobuf";
 import { durationMs, timestampMs, ValueSchema } from "@bufbuild/protobuf/wkt";
@@ -36,7 +39,10 @@ export interface ServeOptions {
   readonly drainTimeoutMs?: number;
   /** The longest wait between two connections, in milliseconds; 5,000 unless said. Starts at 100. */
   readonly maxReconnectDelayMs?: number;
-  /** How long the connection may be silent before it counts as broken, in milliseconds; 45,000 unless said. */
+  /**
+   * How long the connection may be silent before it counts as broken, in
+   * milliseconds; 20,000 unless said. The server sends something every 5 seconds.
+   */
   readonly silenceTimeoutMs?: number;
   /**
    * Told of what a handler threw, of breaks in the connection and of results
@@ -72,14 +78,20 @@ const abortGraceMs = 1_000;
 // No call takes longer than a tool's greatest timeout, and so no server waits
 // longer for its result.
 const reportForMs = 15 * 60_000;
-// The server keeps to the stated concurrency; what it hands out beyond waits.
-const maxWaitingCalls = 1_000;
+// The server keeps to the stated concurrency; what it hands out beyond waits. A
+// heartbeat names 1,000 calls at most.
+const maxCalls = 1_000;
+// Hand-outs that ended are remembered for as long as one could come again: until
+// the next connection, at most.
+const maxRememberedCalls = 10_000;
 const reportRetry = { initialDelayMs: 100, maxDelayMs: 5_000 } as const;
 
 type Outcome = NonNullable<MessageInitShape<typeof ReportResultRequestSchema>["outcome"]>;
 
 interface ActiveCall {
   readonly call: WorkerCall;
+  /** Whether the server has no use for a report any more. */
+  isForgotten: boolean;
   /** Aborted to stop the handler. */
   readonly controller: AbortController;
   /** How the handler ended. */
@@ -112,7 +124,7 @@ export function serveTools(
     signal,
     drainTimeoutMs = 30_000,
     maxReconnectDelayMs = 5_000,
-    silenceTimeoutMs = 45_000,
+    silenceTimeoutMs = 20_000,
     onError = (error, about) => console.error("cadre worker:", about, error),
   } = options;
   if (tools.length === 0) throw new TypeError("a worker serves at least one tool");
@@ -129,6 +141,7 @@ export function serveTools(
   const active = new Map<string, ActiveCall>();
   const activeByKey = new Map<string, ActiveCall>();
   const waiting: WorkerCall[] = [];
+  const ended = new Set<string>();
   let state: State = { kind: "serving" };
   let running = 0;
   let workerId = "";
@@ -139,10 +152,10 @@ export function serveTools(
   // --- calls
 
   function accept(call: WorkerCall): void {
-    if (active.has(call.callId)) return;
+    if (active.has(call.callId) || ended.has(call.callId)) return;
+    if (waiting.some(({ callId }) => callId === call.callId)) return;
     if (running < concurrency) start(call);
-    else if (waiting.some(({ callId }) => callId === call.callId)) return;
-    else if (waiting.length < maxWaitingCalls) waiting.push(call);
+    else if (active.size + waiting.length < maxCalls) waiting.push(call);
     else void report(call, failure("TOOL_UNAVAILABLE", "the worker has more calls than it said it can take"));
   }
 
@@ -150,19 +163,34 @@ export function serveTools(
     running += 1;
     const controller = new AbortController();
     const twin = activeByKey.get(call.idempotencyKey);
-    const entry: ActiveCall = { call, controller, outcome: outcomeOf(call, controller, twin) };
+    const entry: ActiveCall = { call, isForgotten: false, controller, outcome: outcomeOf(call, controller, twin) };
     active.set(call.callId, entry);
     if (call.idempotencyKey !== "") activeByKey.set(call.idempotencyKey, entry);
     void entry.outcome
-      .then((outcome) => report(call, outcome))
+      .then((outcome) => (entry.isForgotten ? undefined : report(call, outcome)))
       .finally(() => {
         running -= 1;
         active.delete(call.callId);
+        remember(call.callId);
         if (activeByKey.get(call.idempotencyKey) === entry) activeByKey.delete(call.idempotencyKey);
         const next = waiting.shift();
         if (next !== undefined) start(next);
         else if (running === 0) onIdle?.();
       });
+  }
+
+  function remember(callId: string): void {
+    ended.add(callId);
+    const oldest = ended.size > maxRememberedCalls ? ended.values().next().value : undefined;
+    if (oldest !== undefined) ended.delete(oldest);
+  }
+
+  /** Stops a call that is not ours any more. */
+  function forget(callId: string): void {
+    const entry = active.get(callId);
+    if (entry === undefined) return;
+    entry.isForgotten = true;
+    entry.controller.abort(new CallCancelled("the call was given to another worker, or has ended"));
   }
 
   async function outcomeOf(call: WorkerCall, controller: AbortController, twin?: ActiveCall): Promise<Outcome> {
@@ -218,6 +246,7 @@ export function serveTools(
       return;
     }
     waiting.splice(index, 1);
+    remember(callId);
     void report(call, { case: "cancelled", value: {} });
   }
 
@@ -253,18 +282,22 @@ export function serveTools(
     });
   }
 
-  /** Repeats a report (2.). What the server does not want any more is told to `onError` and dropped. */
+  /** Repeats a report (2.). */
   async function untilTaken(call: WorkerCall, send: () => Promise<void>): Promise<void> {
     const until = Date.now() + reportForMs;
     for (let attempt = 1; ; attempt += 1) {
+      if (active.get(call.callId)?.isForgotten === true) return;
       const usedId = workerId;
       try {
         return await send();
       } catch (thrown) {
         const error = toCadreError(thrown);
-        const lost = error.reason === "WORKER_NOT_FOUND" && usedId !== "";
-        if (lost && usedId === workerId) register();
-        if ((!isPassing(error) && !lost) || (lost && attempt > 3) || Date.now() > until || stop.signal.aborted) {
+        if (error.reason === "CALL_NOT_FOUND") return forget(call.callId);
+        if (error.reason === "WORKER_NOT_FOUND") {
+          forget(call.callId);
+          return loseRegistration(usedId);
+        }
+        if (!isPassing(error) || Date.now() > until || stop.signal.aborted) {
           onError(error, { kind: "report", tool: call.tool, callId: call.callId });
           return;
         }
@@ -275,15 +308,23 @@ export function serveTools(
 
   // --- connection
 
-  /** Gives up the registration and connects for a new one. */
-  function register(): void {
+  /** The server does not know the registration any more: connects for a new one, without the old one's calls. */
+  function loseRegistration(lostId: string): void {
+    if (lostId === "" || lostId !== workerId) return;
     workerId = "";
-    connection.abort(new CadreError("UNAVAILABLE", "the registration ended"));
+    waiting.length = 0;
+    for (const callId of active.keys()) forget(callId);
+    connection.abort(new CadreError("UNAVAILABLE", "the registration has ended"));
+  }
+
+  function callIds(): string[] {
+    return [...active.keys(), ...waiting.map(({ callId }) => callId)].slice(0, maxCalls);
   }
 
   async function connectOnce(): Promise<void> {
     const watch = createConnectionWatch(connection, silenceTimeoutMs);
-    const request = { tools: tools.map(({ definition }) => definition), concurrency, name, workerId };
+    const definitions = tools.map(({ definition }) => definition);
+    const request = { tools: definitions, concurrency, name, workerId, callIds: workerId === "" ? [] : callIds() };
     const opened = await watch(caller.stream(method.connect, request, connection.signal));
     const messages: AsyncIterator<ConnectResponse> = opened[Symbol.asyncIterator]();
     for (;;) {
@@ -300,7 +341,7 @@ export function serveTools(
           break;
         }
         case "call":
-          if (state.kind === "serving") accept(message.value);
+          accept(message.value);
           break;
         case "cancel":
           cancel(message.value.callId);
@@ -316,7 +357,8 @@ export function serveTools(
   let failures = 0;
 
   async function keepConnected(): Promise<void> {
-    while (!stop.signal.aborted) {
+    // A drained worker that connects again would be given calls again.
+    while (state.kind === "serving" && !stop.signal.aborted) {
       connection = new AbortController();
       const onStop = () => connection.abort(stop.signal.reason);
       stop.signal.addEventListener("abort", onStop, { once: true });
@@ -325,7 +367,7 @@ export function serveTools(
       } catch (thrown) {
         if (stop.signal.aborted) return;
         const error = toCadreError(thrown);
-        if (error.reason === "WORKER_NOT_FOUND" && workerId !== "") workerId = "";
+        if (error.reason === "WORKER_NOT_FOUND" && workerId !== "") loseRegistration(workerId);
         else if (!isPassing(error) && error.reason !== "CANCELLED") throw error;
         failures += 1;
         onError(error, { kind: "connection" });
@@ -345,9 +387,8 @@ export function serveTools(
       await delay(heartbeatMs, stop.signal).catch(() => undefined);
       if (stop.signal.aborted || workerId === "") continue;
       const usedId = workerId;
-      const callIds = [...active.keys(), ...waiting.map(({ callId }) => callId)].slice(0, 1000);
       try {
-        const request = { workerId, callIds };
+        const request = { workerId, callIds: callIds() };
         const { cancelledCallIds } = await caller.unary(method.heartbeat, request, {
           timeoutMs: 10_000,
           signal: stop.signal,
@@ -356,9 +397,8 @@ export function serveTools(
       } catch (thrown) {
         const error = toCadreError(thrown);
         if (stop.signal.aborted) return;
-        if (error.reason === "WORKER_NOT_FOUND") {
-          if (usedId === workerId) register();
-        } else if (!isPassing(error)) onError(error, { kind: "connection" });
+        if (error.reason === "WORKER_NOT_FOUND") loseRegistration(usedId);
+        else if (!isPassing(error)) onError(error, { kind: "connection" });
         // A passing failure shows in the connection, which reports it.
       }
     }

@@ -11,10 +11,11 @@ import { ModelService } from "@cadre/gen/cadre/orchestrator/v1/model_pb";
 import { TurnState } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
 import { SessionService } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
 import { type Tool, ToolKind, ToolSchema, ToolService } from "@cadre/gen/cadre/tools/v1/tool_pb";
+import { ToolWorkerService } from "@cadre/gen/cadre/tools/v1/tool_worker_pb";
 import { Code, type Interceptor } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
-import { createFakeSessionService, type FakeSessionService } from "./fake-session-service.ts";
-import { failureOf } from "./fake-tool-worker-service.ts";
+import { createFakeSessionService, type FakeSessionService, fakeSessionId } from "./fake-session-service.ts";
+import { createFakeToolWorkerService, failureOf } from "./fake-tool-worker-service.ts";
 
 /** The key that the fake accepts. */
 export const fakeKey = `cdr_dev_${"fake".repeat(9)}xx`;
@@ -30,7 +31,7 @@ export interface FakeCadre {
 
 /**
  * Starts the server. A message `echo X` is answered with `X`; `tool X` calls a
- * tool first; `fail` fails; `hang` goes on until it is cancelled.
+ * tool first; `fail` fails; `hang` goes on until it is cancelled; others are answered alike.
  */
 export async function startFakeCadre(): Promise<FakeCadre> {
   const sessions = createFakeSessionService();
@@ -40,6 +41,10 @@ export async function startFakeCadre(): Promise<FakeCadre> {
     routes(router) {
       router.service(SessionService, {
         ...sessions.handlers,
+        getSession(request) {
+          if (request.sessionId !== fakeSessionId) throw failureOf("SESSION_NOT_FOUND", Code.NotFound);
+          return { session: { sessionId: fakeSessionId } };
+        },
         listSessions: () => ({ sessions: [] }),
         cancelTurn() {
           sessions.append({ case: "turnEnded", value: { state: TurnState.CANCELLED, toolsMayStillRun: ["slow"] } });
@@ -88,6 +93,7 @@ export async function startFakeCadre(): Promise<FakeCadre> {
           return { key };
         },
       });
+      router.service(ToolWorkerService, createFakeToolWorkerService().handlers);
       const agents: Agent[] = [];
       router.service(AgentService, {
         registerAgent({ definition }) {

@@ -9,7 +9,8 @@ import {
 } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
 import { Code, ConnectError, type HandlerContext, type ServiceImpl } from "@connectrpc/connect";
 
-export const fakeSessionId = `ses_${"0".repeat(26)}`;
+/** The id of the one session. */
+export const fakeSessionId = `ses_${"1".repeat(26)}`;
 
 /** What a stream does instead of going on. Counted in the messages that it has sent. */
 export type Cut =
