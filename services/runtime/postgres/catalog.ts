@@ -6,7 +6,7 @@ const own = "schema_migration";
  * Describes what a schema consists of: tables, columns, constraints, indexes,
  * policies, functions, triggers, views, sequences, types and rights, one line
  * each, sorted. Two schemas with the same lines behave the same. Leaves out
- * the migrator's own table.
+ * the migrator's own table. The connection's search path must be the schema.
  */
 export async function describeCatalog(client: pg.Client, schema: string): Promise<readonly string[]> {
   const { rows } = await client.query<{ line: string }>(
@@ -28,6 +28,7 @@ export async function describeCatalog(client: pg.Client, schema: string): Promis
     union all
     select format('constraint %s.%s %s valid=%s', c.relname, k.conname, pg_get_constraintdef(k.oid), k.convalidated)
       from relation c join pg_constraint k on k.conrelid = c.oid
+      where k.contype <> 'n' -- told with the column; versions before 18 do not list them
     union all
     select format('index %s valid=%s', pg_get_indexdef(c.oid), i.indisvalid)
       from relation c join pg_index i on i.indexrelid = c.oid

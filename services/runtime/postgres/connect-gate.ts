@@ -21,6 +21,7 @@ const maxBackOffMs = 2_000;
 export class ConnectGate {
   readonly #now: () => number;
   readonly #random: () => number;
+  readonly #sleep: (ms: number) => Promise<void>;
   #state: State = { kind: "open" };
   #tokens = burst;
   #refilledMs: number;
@@ -29,9 +30,14 @@ export class ConnectGate {
    * @param now monotonic milliseconds
    * @param random in [0, 1)
    */
-  constructor(now: () => number = () => performance.now(), random: () => number = Math.random) {
+  constructor(
+    now: () => number = () => performance.now(),
+    random: () => number = Math.random,
+    sleep: (ms: number) => Promise<void> = (ms) => delay(ms),
+  ) {
     this.#now = now;
     this.#random = random;
+    this.#sleep = sleep;
     this.#refilledMs = now();
   }
 
@@ -89,7 +95,7 @@ export class ConnectGate {
       this.#tokens += 1;
       throw unavailable(waitMs);
     }
-    await delay(waitMs);
+    await this.#sleep(waitMs);
   }
 }
 

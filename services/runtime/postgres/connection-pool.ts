@@ -5,7 +5,7 @@ import pg from "pg";
 import { AppError } from "../errors/app-error.ts";
 import type { Logger } from "../log/log.ts";
 import type { ConnectGate } from "./connect-gate.ts";
-import { toDatabaseError } from "./database-error.ts";
+import { describeError, isConnectionFailure, toDatabaseError } from "./database-error.ts";
 import { withStatementSpan } from "./statement-span.ts";
 
 /** What every connection of a pool begins with. */
@@ -41,6 +41,8 @@ export function clientConfig(session: SessionOptions & { readonly role: string }
     connectionTimeoutMillis: connectTimeoutMs,
     keepAlive: true,
     keepAliveInitialDelayMillis: 10_000,
+    // A statement may be sent before the one before it was answered; `asOrg` does so with its first.
+    pipeline: true,
     types,
   };
 }
@@ -68,9 +70,9 @@ export class ConnectionPool implements PostgresPool {
     });
     this.#pool.on("connect", (client) => {
       // While a connection is in use nobody else listens; the statement under way fails with the same error.
-      client.on("error", (error: Error) => log.debug({ err: error }, "a connection to postgres broke"));
+      client.on("error", (error: Error) => log.debug(describeError(error), "a connection to postgres broke"));
     });
-    this.#pool.on("error", (error) => log.warn({ err: error }, "an idle connection to postgres broke"));
+    this.#pool.on("error", (error) => log.warn(describeError(error), "an idle connection to postgres broke"));
     if (shared.meter !== undefined) this.#report(shared.meter, session);
   }
 
@@ -173,7 +175,7 @@ class PooledConnection implements PostgresPoolClient {
       return (await this.#client.query(text, [...parameters])) as unknown as PostgresQueryResult<R>;
     } catch (error) {
       // No answer of PostgreSQL: lost, or timed out here while the statement goes on there.
-      if (!(error instanceof pg.DatabaseError)) this.#isBroken = true;
+      if (isConnectionFailure(error)) this.#isBroken = true;
       throw toDatabaseError(error, true);
     }
   }

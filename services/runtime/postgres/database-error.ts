@@ -38,7 +38,8 @@ const passing: ReadonlyMap<string, string> = new Map([
 /**
  * Makes a failure of what node-postgres threw: UNAVAILABLE for what passes. An
  * answer of PostgreSQL that says that the statement is wrong (a constraint, a
- * syntax error) is returned as it is, for the store to interpret.
+ * syntax error) is returned as it is, for the store to interpret; so is a bug,
+ * such as a parameter that cannot be encoded.
  *
  * @param sent whether PostgreSQL may have executed what failed
  */
@@ -50,11 +51,23 @@ export function toDatabaseError(thrown: unknown, sent: boolean): unknown {
     if (message !== undefined) return new AppError("UNAVAILABLE", message, { cause: thrown, retryAfterMs });
     // Shutdown and crash end the connection, perhaps between a commit and the answer to it.
     if (!code.startsWith("08") && code !== "57P01" && code !== "57P02") return thrown;
+  } else if (!isConnectionFailure(thrown)) {
+    return thrown;
   }
   return new AppError("UNAVAILABLE", "the database cannot be reached", {
     cause: new ConnectionLostError(sent, thrown),
     retryAfterMs,
   });
+}
+
+/**
+ * Whether the connection failed, not the program: the system says so, or
+ * node-postgres, which throws plain errors without a code for what it finds
+ * itself (ended, not queryable, timed out).
+ */
+export function isConnectionFailure(thrown: unknown): boolean {
+  if (!(thrown instanceof Error) || thrown instanceof pg.DatabaseError) return false;
+  return thrown.constructor === Error || thrown instanceof AggregateError || "syscall" in thrown;
 }
 
 /**
@@ -72,4 +85,17 @@ export function isUniqueViolation(error: unknown, constraint?: string): boolean 
     error.code === "23505" &&
     (constraint === undefined || error.constraint === constraint)
   );
+}
+
+/**
+ * What to log of an error of node-postgres. The error itself holds the client
+ * with its address and keys, and its detail the values of a row.
+ */
+export function describeError(error: unknown): { readonly code: string | undefined; readonly reason: string } {
+  if (error instanceof AppError && error.cause instanceof Error) {
+    return { code: describeError(error.cause).code, reason: `${error.message}: ${describeError(error.cause).reason}` };
+  }
+  if (error instanceof ConnectionLostError && error.cause instanceof Error) return describeError(error.cause);
+  if (error instanceof Error) return { code: (error as NodeJS.ErrnoException).code, reason: error.message };
+  return { code: undefined, reason: String(error) };
 }

@@ -3,6 +3,7 @@ import { join, resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
 import type { Logger } from "../log/log.ts";
+import { describeError } from "./database-error.ts";
 import { ensureCluster, ensureServer, type PostgresCluster, readCluster, stopServer } from "./postgres-cluster.ts";
 import { isProcessAlive, isServerAlive, readServerProcess } from "./server-process.ts";
 
@@ -112,11 +113,11 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
       } catch (error) {
         if (stopping.signal.aborted) return;
         if (attempt === attempts || error instanceof DataDirectoryInUseError) {
-          log.error({ err: error }, "the data directory is lost");
+          log.error(describeError(error), "the data directory is lost");
           options.onLost?.(error as Error);
           return;
         }
-        log.warn({ err: error, attempt }, "postgres is not back yet");
+        log.warn({ ...describeError(error), attempt }, "postgres is not back yet");
         await delay(Math.min(100 * attempt, 1_000));
       }
     }

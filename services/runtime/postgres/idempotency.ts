@@ -5,6 +5,7 @@ import { type Kysely, type QueryExecutorProvider, sql } from "kysely";
 import pg from "pg";
 import { AppError } from "../errors/app-error.ts";
 import type { Logger } from "../log/log.ts";
+import { describeError } from "./database-error.ts";
 import { enableOrgSecurity } from "./org-security.ts";
 
 // Invariants:
@@ -177,7 +178,7 @@ export function startIdempotencyPruning(engine: QueryExecutorProvider, log: Logg
           if ((await pruneIdempotency(engine)) < 1_000) break;
         }
       } catch (error) {
-        log.warn({ err: error }, "cannot prune idempotency records now");
+        log.warn(describeError(error), "cannot prune idempotency records now");
       }
       await delay(600_000, undefined, { signal, ref: false }).catch(() => undefined); // stopped
     }

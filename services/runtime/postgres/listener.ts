@@ -2,6 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
 import type { Logger } from "../log/log.ts";
 import type { ConnectGate } from "./connect-gate.ts";
+import { describeError } from "./database-error.ts";
 import { clientConfig, type SessionOptions } from "./connection-pool.ts";
 
 /** Listens on the channels of a service, all on one connection. */
@@ -36,7 +37,7 @@ export function createListener(
       try {
         await stayConnected();
       } catch (error) {
-        log.warn({ err: error }, "the connection that listens to postgres broke");
+        log.warn(describeError(error), "the connection that listens to postgres broke");
       }
       client = undefined;
       // The gate's back-off is no wait; without this the loop would spin on its refusals.
@@ -99,7 +100,7 @@ export function createListener(
         // If this fails the connection is broken, and the next one takes the subscription along.
         current.query(`listen ${channel}`).then(
           () => subscriptions.has(subscription) && onConnect(),
-          (error: unknown) => log.debug({ err: error }, "listening waits for the next connection"),
+          (error: unknown) => log.debug(describeError(error), "listening waits for the next connection"),
         );
       }
       loop ??= run();

@@ -14,7 +14,7 @@ import {
 import pg from "pg";
 import type { Logger } from "../log/log.ts";
 import { describeCatalog } from "./catalog.ts";
-import { toDatabaseError } from "./database-error.ts";
+import { describeError, toDatabaseError } from "./database-error.ts";
 import type { Migration } from "./migration.ts";
 import { assertService, roleOf } from "./role.ts";
 
@@ -131,7 +131,7 @@ export async function migrateDown(options: MigrateDownOptions): Promise<readonly
     const undo = to === undefined ? names.slice(0, 1) : names.filter((name) => name > to);
     for (const name of undo) {
       const migration = options.migrations.find((candidate) => candidate.name === name);
-      if (migration === undefined) throw new Error(`step ${name} vanished`);
+      if (migration === undefined) throw new MigrationError(`${options.service}: step ${name} is not known`);
       await inTransaction(session, async () => {
         await migration.down(session.db);
         await session.client.query("delete from schema_migration where name = $1", [name]);
@@ -189,10 +189,10 @@ export async function migrationStatus(options: MigratorOptions): Promise<Migrati
 
 /** What a service's schema consists of, one line each, in a stable order. For tests and `migrationStatus`. */
 export async function describeSchema(url: string, service: string): Promise<readonly string[]> {
-  const client = new pg.Client(url);
+  const client = new pg.Client({ connectionString: url, options: `-c search_path=${assertService(service)}` });
   await client.connect();
   try {
-    return await describeCatalog(client, assertService(service));
+    return await describeCatalog(client, service);
   } finally {
     await client.end();
   }
@@ -282,14 +282,14 @@ async function connect(url: string, service: string, waitMs: number, log: Logger
       connectionTimeoutMillis: 5_000,
       keepAlive: true,
     });
-    client.on("error", (error) => log.debug({ err: error }, "the migrator's connection broke"));
+    client.on("error", (error) => log.debug(describeError(error), "the migrator's connection broke"));
     try {
       await client.connect();
       return client;
     } catch (error) {
       const waitingMs = Math.min(100 * 2 ** attempt, 2_000);
       if (performance.now() + waitingMs > deadline) throw toDatabaseError(error, false);
-      log.warn({ err: error, service, attempt }, "waiting for postgres");
+      log.warn({ ...describeError(error), service, attempt }, "waiting for postgres");
       await delay(waitingMs);
     }
   }

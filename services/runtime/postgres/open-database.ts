@@ -103,8 +103,14 @@ class OrgDialect extends PostgresDialect {
   }
 }
 
-/** Begins each transaction together with its org, in one round trip. */
+/**
+ * Begins each transaction together with its org, in one message that is not
+ * waited for: the first statement follows at once. Should it fail, the
+ * statements after it fail as well, for without an org nothing can be read.
+ */
 class OrgDriver extends PostgresDriver {
+  readonly #beginnings = new WeakMap<DatabaseConnection, Promise<unknown>>();
+
   override async beginTransaction(connection: DatabaseConnection, settings: TransactionSettings): Promise<void> {
     const orgId = currentOrg.getStore();
     if (orgId === undefined) throw new Error("a transaction of the app role outside of asOrg");
@@ -112,6 +118,14 @@ class OrgDriver extends PostgresDriver {
       throw new Error("asOrg has no transaction settings");
     }
     // One simple query of two statements; the UUID was checked.
-    await connection.executeQuery(CompiledQuery.raw(`begin; select set_config('app.org', '${orgId}', true)`));
+    const begin = CompiledQuery.raw(`begin; select set_config('app.org', '${orgId}', true)`);
+    const beginning = connection.executeQuery(begin);
+    beginning.catch(() => undefined); // thrown by the commit
+    this.#beginnings.set(connection, beginning);
+  }
+
+  override async commitTransaction(connection: DatabaseConnection): Promise<void> {
+    await this.#beginnings.get(connection);
+    await super.commitTransaction(connection);
   }
 }

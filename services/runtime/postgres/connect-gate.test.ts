@@ -1,0 +1,82 @@
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { ConnectGate } from "./connect-gate.ts";
+
+beforeEach(() => {
+  vi.useFakeTimers();
+});
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+const now = () => Date.now();
+const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
+const down = () => Promise.reject(new Error("refused"));
+
+async function outcome(attempt: Promise<unknown>): Promise<string> {
+  return attempt.then(
+    () => "connected",
+    (error: { reason?: string; message: string }) => error.reason ?? error.message,
+  );
+}
+
+test("lets no more than ten attempts through in any second", async () => {
+  const gate = new ConnectGate(now, () => 0, sleep);
+  const begun: number[] = [];
+  const attempts = Array.from({ length: 15 }, () =>
+    outcome(
+      gate.attempt(async () => {
+        begun.push(Date.now());
+      }),
+    ),
+  );
+  await vi.advanceTimersByTimeAsync(10_000);
+  const outcomes = await Promise.all(attempts);
+  for (const start of begun) expect(begun.filter((at) => at >= start && at < start + 1_000).length).toBeLessThan(11);
+  // Who would wait longer than two seconds is refused at once.
+  expect(outcomes.filter((each) => each === "connected")).toHaveLength(15);
+  const many = Array.from({ length: 40 }, () => outcome(gate.attempt(async () => undefined)));
+  await vi.advanceTimersByTimeAsync(10_000);
+  expect(new Set(await Promise.all(many))).toEqual(new Set(["connected", "UNAVAILABLE"]));
+});
+
+test("after a failure tries seldom, and refuses everybody else at once", async () => {
+  const gate = new ConnectGate(now, () => 0.999, sleep);
+  let attempts = 0;
+  const refused = () => {
+    attempts += 1;
+    return down();
+  };
+  await outcome(gate.attempt(refused));
+  const before = attempts;
+  for (let ms = 0; ms < 20_000; ms += 10) {
+    void outcome(gate.attempt(refused));
+    await vi.advanceTimersByTimeAsync(10);
+  }
+  // 200, 400, 800, 1,600 ms, then every two seconds.
+  expect(attempts - before).toBeLessThan(16);
+  expect(attempts - before).toBeGreaterThan(8);
+});
+
+test("a server that is back is found within two seconds, by one attempt for all", async () => {
+  const gate = new ConnectGate(now, () => 0.999, sleep);
+  for (let failure = 0; failure < 12; failure++) {
+    await outcome(gate.attempt(down));
+    await vi.advanceTimersByTimeAsync(2_000);
+  }
+  let probes = 0;
+  const { promise: answer, resolve } = Promise.withResolvers<void>();
+  const probe = () => {
+    probes += 1;
+    return answer;
+  };
+  const waiting = Array.from({ length: 5 }, () => outcome(gate.attempt(probe)));
+  expect(probes).toBe(1);
+  resolve();
+  expect(await Promise.all(waiting)).toEqual(Array.from({ length: 5 }, () => "connected"));
+});
+
+test("says how long to wait", async () => {
+  const gate = new ConnectGate(now, () => 0, sleep);
+  await outcome(gate.attempt(down));
+  await expect(gate.attempt(down)).rejects.toMatchObject({ reason: "UNAVAILABLE", retryAfterMs: 50 });
+});
