@@ -18,16 +18,20 @@ export function runProgram(
   options: { readonly input?: string; readonly until?: (stdout: string) => boolean; readonly timeoutMs?: number } = {},
 ): Promise<ProgramResult> {
   return new Promise((resolve, reject) => {
-    const child = spawn(program, args, { stdio: ["pipe", "pipe", "pipe"] });
+    const child = spawn(program, args, { stdio: ["pipe", "pipe", "pipe"], detached: true });
+    // npm's wrappers hand no signal on to the program that they run: the whole group gets it.
+    const end = (signal: NodeJS.Signals): void => {
+      if (child.pid !== undefined && child.exitCode === null) process.kill(-child.pid, signal);
+    };
     let stdout = "";
     let stderr = "";
     const timer = setTimeout(() => {
-      child.kill("SIGKILL");
+      end("SIGKILL");
       reject(new Error(`${program} did not end in time; it printed: ${stdout}${stderr}`));
     }, options.timeoutMs ?? 15_000);
     child.stdout.setEncoding("utf8").on("data", (text: string) => {
       stdout += text;
-      if (options.until?.(stdout) === true) child.kill("SIGTERM");
+      if (options.until?.(stdout) === true) end("SIGTERM");
     });
     child.stderr.setEncoding("utf8").on("data", (text: string) => (stderr += text));
     child.on("error", reject);
