@@ -8,7 +8,7 @@ const byId = <T extends HTMLElement>(id: string, type: new () => T): T => {
 
 const url = byId("url", HTMLInputElement);
 const key = byId("key", HTMLInputElement);
-const message = byId("message", HTMLInputElement);
+const message = byId("message", HTMLTextAreaElement);
 const cancel = byId("cancel", HTMLButtonElement);
 const status = byId("status", HTMLParagraphElement);
 const tools = byId("tools", HTMLOListElement);
