@@ -48,6 +48,8 @@ export interface EngineStatus extends CommitterStatus {
   readonly readers: number;
 }
 
+/** How long a stop waits for changes to be stored, in milliseconds. */
+const stopWaitMs = 5_000;
 const inboxPage = 256;
 const sweepMs = 5_000;
 const idleActorMs = 60_000;
@@ -72,6 +74,7 @@ export class Engine {
   #sweep: NodeJS.Timeout | undefined;
   #readingInbox: Promise<void> | undefined;
   #inboxAgain = false;
+  #onStored: () => void = () => undefined;
 
   constructor(options: EngineOptions) {
     this.#options = options;
@@ -109,6 +112,11 @@ export class Engine {
   /** Whether the process has a writer, and thus can take part. */
   get owning(): boolean {
     return this.#ownership.tenure !== undefined;
+  }
+
+  /** Calls `listener` after each batch that was stored. */
+  onStored(listener: () => void): void {
+    this.#onStored = listener;
   }
 
   /** The relay of this writer tells how much is left. */
@@ -156,25 +164,31 @@ export class Engine {
     this.#stopping.abort();
     clearInterval(this.#sweep);
     for (const unlisten of this.#unlisten) await unlisten();
+    const committer = this.#committer;
+    // A store that does not answer must not keep the process: what is not stored by then goes on elsewhere.
+    const late = setTimeout(() => committer?.fence(), stopWaitMs);
     await this.#closeActors([...this.#actors.keys()]);
-    await this.#committer?.drain();
+    await committer?.drain();
+    clearTimeout(late);
     await this.#ownership.stop();
-    this.#committer?.fence();
+    committer?.fence();
     this.#wakeReplies();
   }
 
   /**
-   * Has a command executed by the owner of its session, wherever that is.
+   * Has a command executed by the owner of its session, wherever that is. A
+   * session of another org than the command's principal is not found.
    *
    * @throws AppError why it was refused; DEADLINE_EXCEEDED or CANCELLED with the signal, although it may still be executed
    */
   async dispatch(sessionId: string, command: Command, signal: AbortSignal): Promise<CommandReply> {
     const sessionUuid = toUuid("ses", sessionId);
+    const orgUuid = toUuid("org", command.principal?.orgId ?? "");
     for (let tries = 0; tries < 3; tries += 1) {
       if (this.#stopping.signal.aborted) throw new AppError("SHUTTING_DOWN", "the process is shutting down");
       const actor = await untilAborted(this.#actorOf(sessionUuid), signal);
       if (actor === "elsewhere") break;
-      if (actor === undefined) throw new AppError("SESSION_NOT_FOUND", "no such session");
+      if (actor?.orgUuid !== orgUuid) throw new AppError("SESSION_NOT_FOUND", "no such session");
       try {
         const reply = await untilAborted(actor.execute(command), signal);
         if (reply !== undefined) return reply;
@@ -183,13 +197,15 @@ export class Engine {
         if (!(error instanceof AppError) || error.reason !== "FENCED") throw error;
       }
     }
-    return await this.#viaInbox(sessionUuid, command, signal);
+    if ((await this.#services.sessions.find(orgUuid, sessionUuid)) === undefined) {
+      throw new AppError("SESSION_NOT_FOUND", "no such session");
+    }
+    return await this.#viaInbox(orgUuid, sessionUuid, command, signal);
   }
 
-  async #viaInbox(sessionUuid: string, command: Command, signal: AbortSignal): Promise<CommandReply> {
+  async #viaInbox(orgUuid: string, sessionUuid: string, command: Command, signal: AbortSignal): Promise<CommandReply> {
     const { inbox } = this.#options;
     const commandId = toUuid("req", newId("req"));
-    const orgId = toUuid("org", command.principal?.orgId ?? "");
     let wake: () => void = () => undefined;
     const note = noteOf(commandId);
     const woken = (): void => wake();
@@ -197,7 +213,7 @@ export class Engine {
     waiters.add(woken);
     this.#replies.set(note, waiters);
     try {
-      await inbox.put(orgId, { commandId, sessionId: sessionUuid, body: toBinary(CommandSchema, command) });
+      await inbox.put(orgUuid, { commandId, sessionId: sessionUuid, body: toBinary(CommandSchema, command) });
       // The owner may be this process by now, or nobody yet.
       void this.#readInbox();
       for (;;) {
@@ -222,6 +238,7 @@ export class Engine {
       writer,
       log: services.log,
       onStored: (sessionId, events) => this.feed.publish(sessionId, events),
+      onBatch: () => this.#onStored(),
       onFenced: () => this.#ownership.lost("fenced"),
       renewLease: () => this.#ownership.tick(),
       ...(maxQueuedChanges === undefined ? {} : { maxQueuedChanges }),

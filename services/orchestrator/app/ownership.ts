@@ -7,6 +7,7 @@
  *    on its own no later than others may take over.
  * 3. A shard is given up only after all its changes are stored.
  */
+import { setTimeout as delay } from "node:timers/promises";
 import { AppError } from "../../runtime/errors/app-error.ts";
 import type { Logger } from "../../runtime/log/log.ts";
 import type { OwnershipStore } from "../store/ownership-store.ts";
@@ -53,6 +54,9 @@ type State =
 
 /** A shard with turns that run is given up all the same after this time, in milliseconds. */
 const patienceMs = 30_000;
+/** How often, and how far apart in milliseconds, the relay is waited for before shards are given up. */
+const releaseTries = 20;
+const releaseWaitMs = 50;
 const purgePortion = 1_000;
 
 /** Keeps a lease and a fair share of the shards. */
@@ -200,7 +204,12 @@ export class Ownership {
     if (given.length === 0) return;
     for (const shard of given) state.shards.delete(shard);
     await this.#options.onGiveUp(given); // 3
-    await this.#options.store.release(state.writer, given);
+    for (let tries = 0; tries < releaseTries; tries += 1) {
+      if (await this.#options.store.release(state.writer, given)) return;
+      await delay(releaseWaitMs);
+    }
+    // The relay lags: they stay, and the next claim brings them back.
+    this.#options.log.info({ shards: given.length }, "shards are kept until the relay caught up");
   }
 
   #ownedShards(): ReadonlyMap<number, bigint> {

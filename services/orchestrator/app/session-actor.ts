@@ -113,6 +113,11 @@ export class SessionActor {
     return this.#waiting === 0 && this.#running === undefined && this.#turns.length === 0;
   }
 
+  /** The UUID of the org that the session belongs to. */
+  get orgUuid(): string {
+    return this.#session.orgId;
+  }
+
   /** Since when nothing happened, on the monotonic clock. */
   get usedMs(): number {
     return this.#usedMs;

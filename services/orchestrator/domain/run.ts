@@ -5,6 +5,7 @@
  * 2. A result belongs to the attempt that was started last; a step with a
  *    result has no other.
  * 3. A tool step belongs to a call of its round's model result.
+ * 4. A round follows one whose calls all have outcomes, or whose answer was rejected.
  *
  * A journal that breaks them is damaged, and is refused with DATA_LOSS.
  */
@@ -188,6 +189,7 @@ function startModel(run: Run, stepId: string, attempt: number, round: number, tu
     return { ...run, rounds: [...run.rounds.slice(0, -1), { ...last, attempt, turnsLeftOut, phase: "running" }] };
   }
   if (round !== run.rounds.length + 1 || attempt !== 1) throw damaged("skips a round");
+  if (last !== undefined && !isComplete(last)) throw damaged("goes on before a round is complete"); // 4
   const started: Round = {
     stepId,
     attempt,
@@ -202,6 +204,13 @@ function startModel(run: Run, stepId: string, attempt: number, round: number, tu
     rejected: undefined,
   };
   return { ...run, rounds: [...run.rounds, started] };
+}
+
+function isComplete(round: Round): boolean {
+  if (round.result === undefined) return false;
+  const { toolCalls } = round.result;
+  if (toolCalls.length === 0) return round.rejected !== undefined;
+  return toolCalls.every((_, index) => round.tools[index]?.outcome !== undefined);
 }
 
 function startTool(run: Run, stepId: string, attempt: number, round: number, index: number, atMs: number): Run {

@@ -2,19 +2,33 @@ import { createHash } from "node:crypto";
 import { fromUuid, toUuid } from "../../runtime/ids/id.ts";
 
 /**
- * The id of a step: the same each time it is asked for, so that every attempt,
- * in whatever process, is known by it; it is the step's idempotency key, too.
- * Shaped as a UUIDv7 with the run's time, so that it sorts with its run.
+ * A UUID that is the same each time it is asked for, shaped as a UUIDv7 with the
+ * run's time, so that it sorts with its run.
  *
- * @param place where the step stands in its run, for example `model:1` or `tool:1:0`
+ * @param place what it names within the run, for example `model:1`
  */
-export function stepId(runId: string, place: string): string {
+function derivedUuid(runId: string, place: string): string {
   const run = Buffer.from(toUuid("run", runId).replaceAll("-", ""), "hex");
   const bytes = createHash("sha256").update(run).update(place).digest().subarray(0, 16);
   run.copy(bytes, 0, 0, 6);
   bytes[6] = 0x70 | ((bytes[6] ?? 0) & 0x0f);
   bytes[8] = 0x80 | ((bytes[8] ?? 0) & 0x3f);
-  return fromUuid("stp", bytes.toString("hex"));
+  return bytes.toString("hex");
+}
+
+/**
+ * The id of a step: known to every attempt, in whatever process. It is the
+ * step's idempotency key, too.
+ *
+ * @param place where the step stands in its run, for example `model:1` or `tool:1:0`
+ */
+export function stepId(runId: string, place: string): string {
+  return fromUuid("stp", derivedUuid(runId, place));
+}
+
+/** The id of the fact that an entry of a run states; a repetition is known by it. */
+export function factId(runId: string, seq: number): string {
+  return fromUuid("evt", derivedUuid(runId, `fact:${seq}`));
 }
 
 /** The step of a round's model call. */

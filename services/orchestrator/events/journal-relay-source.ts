@@ -1,0 +1,116 @@
+/**
+ * The journal as the outbox: what writers appended and the bus does not have.
+ * Invariants:
+ *
+ * 1. A writer's entries are read in the order of its positions, which have no
+ *    holes: `append` holds the writer's row until it commits.
+ * 2. The logs of fenced writers come first, the oldest one first, and are read
+ *    by the live writer with the lowest number; the others wait for it. So what
+ *    a new owner says of a session never overtakes what the old one said.
+ */
+import { sql } from "kysely";
+import type { EventCodec } from "../../runtime/bus/envelope.ts";
+import type { RelayEntry, RelaySource } from "../../runtime/bus/relay.ts";
+import { conversationTurns } from "../../runtime/bus/topics.ts";
+import { fromUuid } from "../../runtime/ids/id.ts";
+import type { Database } from "../../runtime/postgres/database.ts";
+import { damaged } from "../domain/run.ts";
+import { decodeEntry, entryKind } from "../store/entry-codec.ts";
+import type { OrchestratorSchema } from "../store/schema.ts";
+import { toTurnChanged } from "./turn-facts.ts";
+
+export interface JournalRelaySourceOptions {
+  readonly database: Database<OrchestratorSchema>;
+  readonly codec: EventCodec;
+  /** The writer of this process; undefined while it has none. */
+  readonly writer: () => bigint | undefined;
+  /** Told how many entries of this process's writer wait. */
+  readonly onLag: (entries: number) => void;
+}
+
+interface Row {
+  readonly writer: bigint;
+  readonly pos: bigint;
+  readonly run_id: string;
+  readonly org_id: string;
+  readonly seq: number;
+  readonly body: Buffer | null;
+  readonly accepted: Buffer | null;
+}
+
+const factKinds = [entryKind["run.accepted"], entryKind["run.started"], entryKind["run.ended"]];
+
+/** Reads the journal for the relay of this process. */
+export function createJournalRelaySource(options: JournalRelaySourceOptions): RelaySource {
+  const { engine } = options.database;
+  /** Whose log the last batch was read from. */
+  let reading: bigint | undefined;
+  return {
+    async read(limit) {
+      const own = options.writer();
+      if (own === undefined) return [];
+      // One statement, one snapshot: whoever sees an entry of the new owner sees that the old one is fenced (2).
+      const { rows } = await sql<Row>`
+        with behind as (
+          select writer from writer where fenced and pos > relayed order by writer limit 1
+        ), chosen as (
+          select w.writer, w.relayed from writer w where w.writer = case
+            when not exists (select 1 from behind) then ${own}::bigint
+            when ${own}::bigint = (select min(writer) from writer where not fenced) then (select writer from behind)
+          end
+        )
+        select e.writer, e.pos, e.run_id, e.org_id, e.seq,
+          case when e.kind = any(${factKinds}::smallint[]) then e.body end as body,
+          case when e.kind = any(${factKinds}::smallint[]) then a.body end as accepted
+        from chosen c
+        join entry e on e.writer = c.writer and e.pos > c.relayed
+        join entry a on a.run_id = e.run_id and a.seq = 1
+        order by e.pos limit ${limit}`.execute(engine);
+      reading = rows[0]?.writer;
+      const entries: RelayEntry[] = [];
+      for (const row of rows) entries.push(await toRelayEntry(row, options.codec));
+      return entries;
+    },
+
+    async markRelayed(position) {
+      if (reading === undefined) return;
+      await engine
+        .updateTable("writer")
+        .set({ relayed: position })
+        .where("writer", "=", reading)
+        .where("relayed", "<", position)
+        .execute();
+      if (reading === options.writer()) {
+        const row = await engine
+          .selectFrom("writer")
+          .select(["pos", "relayed"])
+          .where("writer", "=", reading)
+          .executeTakeFirst();
+        if (row !== undefined) options.onLag(Number(row.pos - row.relayed));
+      }
+    },
+
+    async lag() {
+      const { rows } = await sql<{ lag: bigint }>`
+        select coalesce(sum(pos - relayed), 0)::bigint as lag from writer where fenced or writer = ${options.writer() ?? 0n}`.execute(
+        engine,
+      );
+      return rows[0]?.lag ?? 0n;
+    },
+  };
+}
+
+async function toRelayEntry(row: Row, codec: EventCodec): Promise<RelayEntry> {
+  if (row.body === null || row.accepted === null) return { position: row.pos };
+  const accepted = decodeEntry(row.accepted).body;
+  if (accepted.type !== "run.accepted") throw damaged("does not begin with its acceptance");
+  const fact = toTurnChanged({
+    orgId: fromUuid("org", row.org_id),
+    runId: fromUuid("run", row.run_id),
+    seq: row.seq,
+    entry: decodeEntry(row.body),
+    accepted,
+  });
+  if (fact === undefined) return { position: row.pos };
+  return { position: row.pos, event: await codec.encode(conversationTurns, fact, accepted.traceparent) };
+}

@@ -1,0 +1,107 @@
+import { AuthenticationService } from "@cadre/gen/cadre/credentials/v1/identity_pb";
+import { ServingState } from "@cadre/gen/cadre/gateway/v1/health_pb";
+import { ToolExecutionService } from "@cadre/gen/cadre/tools/v1/tool_pb";
+import { createEventCodec } from "../runtime/bus/envelope.ts";
+import { openPostgresEventBus } from "../runtime/bus/postgres-event-bus.ts";
+import { startRelay } from "../runtime/bus/relay.ts";
+import { createLocalSchemaIds } from "../runtime/bus/schema-ids.ts";
+import { ConfigurationError } from "../runtime/config/settings.ts";
+import { createChangeFeed } from "../runtime/identity/change-feed.ts";
+import { createLimits } from "../runtime/identity/limits.ts";
+import { createPrincipalCheck } from "../runtime/identity/principal-check.ts";
+import type { ServiceName } from "../runtime/mesh/mesh.ts";
+import { loadPageTokens } from "../runtime/page/load-page-tokens.ts";
+import type { StartService } from "../runtime/platform/platform.ts";
+import { startIdempotencyPruning } from "../runtime/postgres/idempotency.ts";
+import { migrate } from "../runtime/postgres/migrator.ts";
+import { openDatabase } from "../runtime/postgres/open-database.ts";
+import type { OrchestratorConfig } from "./config.ts";
+import { createJournalRelaySource } from "./events/journal-relay-source.ts";
+import { createConfiguredModels } from "./models/configured-models.ts";
+import { createOrchestrator } from "./orchestrator.ts";
+import { createToolRunner } from "./rpc/tool-client.ts";
+import { migrations } from "./store/migrations/index.ts";
+import type { OrchestratorSchema } from "./store/schema.ts";
+
+const self: ServiceName = "orchestrator";
+
+/** Starts the orchestrator. */
+export const startOrchestrator: StartService<OrchestratorConfig> = async (platform, config) => {
+  const log = platform.log.child({ component: self });
+  const { databaseUrl: url, tracer, meter } = platform;
+  const pages = loadPageTokens(platform.dataDirectory);
+  const models = createConfiguredModels(config);
+  if (models.find(config.CADRE_DEFAULT_MODEL) === undefined) {
+    const known = models.list().map(({ name }) => name);
+    throw new ConfigurationError([
+      `CADRE_DEFAULT_MODEL is none of the models that are configured: ${known.join(", ")}`,
+    ]);
+  }
+
+  await migrate({ url, service: self, migrations, log });
+  const database = openDatabase<OrchestratorSchema>({ url, service: self, log, tracer, meter });
+  const bus = await openPostgresEventBus({ url, log, tracer, meter });
+  const stopPruning = startIdempotencyPruning(database.engine, log);
+
+  const authentication = platform.client(self, "credentials", AuthenticationService);
+  const changes = createChangeFeed({ client: authentication, processId: platform.processId, log });
+  const { engine, implementations } = createOrchestrator({
+    database,
+    models,
+    defaultModel: config.CADRE_DEFAULT_MODEL,
+    tools: createToolRunner(platform.client(self, "tools", ToolExecutionService), log),
+    principals: createPrincipalCheck({ authentication, changes }),
+    limits: createLimits({ authentication, changes, log }),
+    pages,
+    meter,
+    log,
+    process: platform.processId,
+    leaseMs: config.CADRE_ORCHESTRATOR_LEASE_MS,
+    previousWritersAreDead: config.CADRE_ORCHESTRATOR_PREVIOUS_WRITERS_ARE_DEAD,
+  });
+  const relay = startRelay({
+    name: self,
+    source: createJournalRelaySource({
+      database,
+      codec: createEventCodec(createLocalSchemaIds()),
+      writer: () => engine.status.writer,
+      onLag: (entries) => engine.setUnrelayed(entries),
+    }),
+    bus,
+    log: log.child({ component: "relay" }),
+    meter,
+  });
+  engine.onStored(() => relay.wake());
+
+  const server = await platform.serve(self, {
+    implementations,
+    dependencies: [
+      database.dependency,
+      {
+        name: "shards",
+        check: async () =>
+          engine.owning
+            ? { state: ServingState.SERVING, detail: "" }
+            : { state: ServingState.NOT_SERVING, detail: "the process has no lease" },
+      },
+    ],
+  });
+  // Last: turns that go on call peers at once, and readers can follow them from their first event.
+  await engine.start();
+
+  let stopped: Promise<void> | undefined;
+  return {
+    name: self,
+    stop(graceMs) {
+      stopped ??= (async () => {
+        // Streams end by this, so that the server has nothing to wait for.
+        await engine.stop();
+        await server.close(graceMs);
+        await relay.stop();
+        await Promise.all([changes.stop(), stopPruning(), bus.close()]);
+        await database.close();
+      })();
+      return stopped;
+    },
+  };
+};

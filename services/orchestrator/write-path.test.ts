@@ -1,0 +1,399 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { TurnState } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
+import { OnBusy } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
+import { sql } from "kysely";
+import pg from "pg";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { FakeTools } from "../../test/support/fake-tools.ts";
+import {
+  endsTurn,
+  migrateOrchestrator,
+  newSession,
+  readEvents,
+  reasonOf,
+  startTestOrchestrator,
+  type TestOrchestrator,
+  type TestOrchestratorOptions,
+  testPrincipal,
+} from "../../test/support/orchestrator.ts";
+import { createTestDatabase, type TestDatabase } from "../../test/support/postgres.ts";
+import { toUuid } from "../runtime/ids/id.ts";
+import { shardOf } from "./domain/shard.ts";
+import type { AppendOutcome, AppendStore, Batch } from "./store/append-store.ts";
+
+const principal = testPrincipal();
+let database: TestDatabase;
+let worlds: TestOrchestrator[];
+
+beforeEach(async () => {
+  worlds = [];
+  database = await createTestDatabase();
+  await migrateOrchestrator(database.url);
+});
+
+afterEach(async () => {
+  for (const world of worlds) await world.stop();
+  await database.drop();
+});
+
+async function start(options: Partial<TestOrchestratorOptions> = {}): Promise<TestOrchestrator> {
+  const world = await startTestOrchestrator({ databaseUrl: database.url, ...options }, principal);
+  worlds.push(world);
+  return world;
+}
+
+/** Runs a statement as the superuser, past all rights. */
+async function asSuperuser(statement: string): Promise<pg.QueryResult> {
+  const client = new pg.Client(database.url);
+  await client.connect();
+  try {
+    await client.query("set search_path = orchestrator");
+    return await client.query(statement);
+  } finally {
+    await client.end();
+  }
+}
+
+function writerOf(world: TestOrchestrator): bigint {
+  const { writer } = world.orchestrator.engine.status;
+  if (writer === undefined) throw new Error("no writer");
+  return writer;
+}
+
+/** An append store whose process is held up or cut off at will. */
+class BrokenStore implements AppendStore {
+  before: (batch: Batch) => Promise<void> = async () => undefined;
+  after: (batch: Batch, outcome: AppendOutcome) => AppendOutcome = (_batch, outcome) => outcome;
+  readonly #store: AppendStore;
+
+  constructor(store: AppendStore) {
+    this.#store = store;
+  }
+
+  async append(writer: bigint, batch: Batch): Promise<AppendOutcome> {
+    await this.before(batch);
+    return this.after(batch, await this.#store.append(writer, batch));
+  }
+
+  position(writer: bigint) {
+    return this.#store.position(writer);
+  }
+
+  heads(runIds: readonly string[]) {
+    return this.#store.heads(runIds);
+  }
+}
+
+describe("two processes", () => {
+  test("share the shards evenly, take commands for each other, and follow each other's events", async () => {
+    const first = await start({ leaseMs: 1_000 });
+    expect(first.orchestrator.engine.status.shards).toBe(64);
+    const second = await start({ leaseMs: 1_000 });
+    await expect
+      .poll(() => [first, second].map((world) => world.orchestrator.engine.status.shards), { timeout: 8_000 })
+      .toEqual([32, 32]);
+    for (let index = 0; index < 12; index += 1) {
+      const sender = index % 2 === 0 ? first : second;
+      const reader = index % 3 === 0 ? first : second;
+      const sessionId = await newSession(sender.sessions);
+      const live = readEvents(reader.sessions, sessionId, 0n, endsTurn());
+      const { turn } = await sender.sessions.sendTurn({ sessionId, text: "say one two three" });
+      const events = await live;
+      expect(events.map(({ seq }) => seq)).toEqual(events.map((_, place) => BigInt(place + 1)));
+      const { turn: stored } = await reader.sessions.getTurn({ sessionId, turnId: turn?.turnId ?? "" });
+      expect(stored?.state).toBe(TurnState.SUCCEEDED);
+      await sender.sessions.sendTurn({ sessionId, text: "wait 5s" });
+      expect(await reasonOf(reader.sessions.sendTurn({ sessionId, text: "x" }))).toBe("SESSION_BUSY");
+      expect((await reader.sessions.cancelTurn({ sessionId })).turns).toHaveLength(1);
+      await readEvents(sender.sessions, sessionId, events.at(-1)?.seq ?? 0n, endsTurn());
+      await reader.sessions.deleteSession({ sessionId });
+      expect(await reasonOf(sender.sessions.getSession({ sessionId }))).toBe("SESSION_NOT_FOUND");
+    }
+  });
+
+  test("an equal command with a key is one turn, whichever of them it comes to", async () => {
+    const first = await start({ leaseMs: 1_000 });
+    const second = await start({ leaseMs: 1_000 });
+    const sessionId = await newSession(first.sessions);
+    const headers = { "idempotency-key": "same" };
+    const replies = await Promise.all(
+      Array.from({ length: 20 }, (_, index) =>
+        (index % 2 === 0 ? first : second).sessions.sendTurn({ sessionId, text: "say x" }, { headers }),
+      ),
+    );
+    expect(new Set(replies.map(({ turn }) => turn?.turnId)).size).toBe(1);
+  });
+
+  test("what a stopped one was at goes on at the other, with the step's key and a higher epoch", async () => {
+    const tools = new FakeTools().add("later", async () => {
+      await delay(1_500);
+      return "done";
+    });
+    const first = await start({ leaseMs: 1_000, tools });
+    const sessionId = await newSession(first.sessions);
+    const { turn } = await first.sessions.sendTurn({ sessionId, text: "call later {}\nanswer" });
+    await expect.poll(() => tools.begun.length).toBe(1);
+    const second = await start({ leaseMs: 1_000, tools });
+    await first.stop();
+    const events = await readEvents(second.sessions, sessionId, 0n, endsTurn(turn?.turnId));
+    expect(events.at(-1)?.body.value).toMatchObject({ state: TurnState.SUCCEEDED, answer: "later says: done" });
+    expect(tools.begun).toHaveLength(1);
+    const [before, after] = tools.requests;
+    expect(after?.idempotencyKey).toBe(before?.idempotencyKey);
+    expect(after?.attempt).toBe(2);
+    expect(after?.epoch).toBeGreaterThan(before?.epoch ?? 0n);
+    expect(events.map(({ seq }) => seq)).toEqual(events.map((_, place) => BigInt(place + 1)));
+  });
+});
+
+describe("a writer that was replaced", () => {
+  /** A zombie is held up before its next append while another process takes over; then it goes on. */
+  async function zombie(): Promise<{ sessionId: string; ends: number; answers: string[] }> {
+    let store: BrokenStore | undefined;
+    let release: () => void = () => undefined;
+    const held = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    let reached: () => void = () => undefined;
+    const isHeld = new Promise<void>((resolve) => {
+      reached = resolve;
+    });
+    const first = await start({
+      leaseMs: 60_000,
+      wrapAppendStore: (inner) => {
+        store = new BrokenStore(inner);
+        return store;
+      },
+    });
+    const sessionId = await newSession(first.sessions);
+    if (store === undefined) throw new Error("no store");
+    store.before = async (batch) => {
+      if (!batch.events.some((event) => Buffer.from(event.body).includes("zombie"))) return;
+      reached();
+      await held;
+    };
+    await first.sessions.sendTurn({ sessionId, text: "wait 100ms\nsay zombie" });
+    await isHeld;
+    await asSuperuser(`update writer set lease_until = now() - interval '1 hour' where writer = ${writerOf(first)}`);
+    const second = await start({ leaseMs: 1_000 });
+    await expect.poll(() => second.orchestrator.engine.status.shards, { timeout: 8_000 }).toBeGreaterThan(0);
+    await readEvents(second.sessions, sessionId, 0n, endsTurn());
+    release();
+    await delay(500);
+    const { rows } = await asSuperuser(
+      `select count(*) from entry e join run r using (run_id) where r.session_id = '${toUuid("ses", sessionId)}' and kind = 17`,
+    );
+    const events = await readEvents(second.sessions, sessionId, 0n, endsTurn());
+    expect(events.map(({ seq }) => seq)).toEqual(events.map((_, place) => BigInt(place + 1)));
+    return {
+      sessionId,
+      ends: Number(rows[0].count),
+      answers: events.flatMap(({ body }) => (body.case === "textDelta" ? [body.value.text] : [])),
+    };
+  }
+
+  test("writes nothing more, and its turn has ended once at the other", async () => {
+    const { ends, answers } = await zombie();
+    expect(ends).toBe(1);
+    expect(answers.join("")).toContain("zombie");
+  });
+
+  test("is refused by its shards, its lease, its fence and its batch", async () => {
+    const world = await start({ leaseMs: 60_000 });
+    const writer = writerOf(world);
+    const sessionId = toUuid("ses", await newSession(world.sessions));
+    const shard = shardOf(sessionId);
+    const append = async (
+      change: string,
+      batchNumber = "(select batch from writer where writer = $1)",
+    ): Promise<string> => {
+      const client = new pg.Client(database.url);
+      await client.connect();
+      try {
+        await client.query("begin");
+        await client.query("set search_path = orchestrator");
+        await client.query(change);
+        const { rows } = await client.query(
+          `select ${batchNumber} as n`,
+          batchNumber.includes("$1") ? [String(writer)] : [],
+        );
+        await client.query(
+          `select append($1, $2, array[${shard}]::smallint[], (select array[epoch] from shard where shard = ${shard}),
+            '{}','{}','{}','{}', '{}','{}','{}','{}','{}', '{}','{}','{}','{}','{}','{}','{}',
+            array['${sessionId}']::uuid[], array[0]::bigint[], array[1]::bigint[], '{0}','{0}','{0}','{0}','{0}','{f}',
+            array['${sessionId}']::uuid[], array[1]::bigint[], array['x'::bytea], '{}','{}', '{}','{}','{}','{}','{}', '')`,
+          [String(writer), rows[0].n],
+        );
+        return "stored";
+      } catch (error) {
+        return error instanceof pg.DatabaseError ? (error.code ?? "") : String(error);
+      } finally {
+        await client.query("rollback");
+        await client.end();
+      }
+    };
+    expect(await append("select 1")).toBe("stored");
+    expect(await append(`update writer set fenced = true where writer = ${writer}`)).toBe("CF001");
+    expect(await append(`update shard set epoch = epoch + 1, writer = null where shard = ${shard}`)).toBe("CF001");
+    expect(await append(`update shard set writer = writer + 1 where shard = ${shard}`)).toBe("CF001");
+    expect(await append(`update writer set lease_until = now() - interval '1 s' where writer = ${writer}`)).toBe(
+      "CF005",
+    );
+    expect(await append("select 1", "0 - 1")).toBe("CF004");
+    expect(await append(`update session set last_seq = 5 where session_id = '${sessionId}'`)).toBe("CF002");
+  });
+
+  test("control: with these checks removed, a fenced writer's turn is stored", async () => {
+    const { rows } = await asSuperuser("select pg_get_functiondef('orchestrator.append'::regproc) as source");
+    const source: string = rows[0].source;
+    const open = source
+      .replace("and not fenced and batch = expected_batch and lease_until > clock_timestamp()", "")
+      .replace(/if found_count <> cardinality\(shards\) then[^;]*;\s*end if;/, "");
+    expect(open.length).toBeLessThan(source.length - 100);
+    await asSuperuser(open);
+    expect(await entriesOfFencedWriter()).toBeGreaterThan(0);
+  });
+
+  test("stores nothing of a turn that is sent to it; a new writer of the same process does", async () => {
+    expect(await entriesOfFencedWriter()).toBe(0);
+  });
+
+  /** Fences a process's writer behind its back, sends it a turn, and counts what that writer stored. */
+  async function entriesOfFencedWriter(): Promise<number> {
+    const world = await start({ leaseMs: 60_000 });
+    const writer = writerOf(world);
+    const sessionId = await newSession(world.sessions);
+    await asSuperuser(`update writer set fenced = true where writer = ${writer}`);
+    const { turn } = await world.sessions.sendTurn({ sessionId, text: "say accepted" });
+    expect(turn?.turnId).toMatch(/^run_/);
+    const { rows } = await asSuperuser(`select count(*) from entry where writer = ${writer}`);
+    return Number(rows[0].count);
+  }
+});
+
+describe("an outcome that got lost", () => {
+  test("after the commit is found and not repeated; before it, the batch is stored once", async () => {
+    let appends = 0;
+    let lost = 0;
+    const world = await start({
+      wrapAppendStore: (inner) => {
+        const store: AppendStore = {
+          async append(writer, batch) {
+            appends += 1;
+            // Every third is lost on the way there, every third on the way back.
+            if (appends % 3 === 0) {
+              lost += 1;
+              return { type: "unknown", cause: new Error("lost on the way there") };
+            }
+            const outcome = await inner.append(writer, batch);
+            if (appends % 3 === 1 && outcome.type === "stored") {
+              lost += 1;
+              return { type: "unknown", cause: new Error("lost on the way back") };
+            }
+            return outcome;
+          },
+          position: (writer) => inner.position(writer),
+          heads: (runIds) => inner.heads(runIds),
+        };
+        return store;
+      },
+      tools: new FakeTools().add("echo", ({ arguments: { text } }) => `${text}`),
+    });
+    const turns = await Promise.all(
+      Array.from({ length: 20 }, async (_, index) => {
+        const sessionId = await newSession(world.sessions);
+        await world.sessions.sendTurn({ sessionId, text: `call echo {"text":"${index}"}\nanswer` });
+        return await readEvents(world.sessions, sessionId, 0n, endsTurn());
+      }),
+    );
+    for (const [index, events] of turns.entries()) {
+      expect(events.map(({ seq }) => seq)).toEqual(events.map((_, place) => BigInt(place + 1)));
+      expect(events.at(-1)?.body.value).toMatchObject({ answer: `echo says: ${index}` });
+    }
+    expect(lost).toBeGreaterThan(5);
+  });
+
+  test("with the connection really cut under the append", async () => {
+    const world = await start();
+    const results = await Promise.all(
+      Array.from({ length: 10 }, async () => {
+        const sessionId = await newSession(world.sessions);
+        const reading = readEvents(world.sessions, sessionId, 0n, endsTurn());
+        for (;;) {
+          try {
+            await world.sessions.sendTurn(
+              { sessionId, text: "say a b c\nwait 200ms\nsay d e f" },
+              { headers: { "idempotency-key": sessionId } },
+            );
+            break;
+          } catch {
+            await delay(50);
+          }
+        }
+        return reading.catch(() => readEvents(world.sessions, sessionId, 0n, endsTurn()));
+      }).concat(
+        (async () => {
+          for (let cut = 0; cut < 15; cut += 1) {
+            await asSuperuser(
+              "select pg_terminate_backend(pid) from pg_stat_activity where query like '%from append(%' and pid <> pg_backend_pid()",
+            );
+            await delay(20);
+          }
+          return [];
+        })(),
+      ),
+    );
+    for (const events of results.slice(0, 10)) {
+      expect(events.map(({ seq }) => seq)).toEqual(events.map((_, place) => BigInt(place + 1)));
+      expect(events.at(-1)?.body.value).toMatchObject({ answer: "a b cd e f" });
+    }
+  });
+});
+
+describe("the write path", () => {
+  test("is the only one: no role of the process can write runs, entries or events", async () => {
+    const world = await start();
+    for (const statement of [
+      "insert into session_event (session_id, seq, org_id, body) values (gen_random_uuid(), 1, gen_random_uuid(), '')",
+      "update run set head = 0",
+      "delete from entry",
+      "update writer set fenced = false",
+      "update shard set writer = 1",
+    ]) {
+      await expect(sql.raw(statement).execute(world.database.engine)).rejects.toThrow(/permission denied/);
+    }
+  });
+
+  test("refuses new work when the relay is too far behind, and goes on with what runs", async () => {
+    const world = await start({ maxUnrelayedEntries: 4 });
+    const sessionId = await newSession(world.sessions);
+    await world.sessions.sendTurn({ sessionId, text: "say first" });
+    await readEvents(world.sessions, sessionId, 0n, endsTurn());
+    expect(await reasonOf(world.sessions.sendTurn({ sessionId, text: "x", onBusy: OnBusy.ENQUEUE }))).toBe(
+      "BACKPRESSURE",
+    );
+    world.orchestrator.engine.setUnrelayed(0);
+    await world.sessions.sendTurn({ sessionId, text: "say second" });
+  });
+
+  test("notices an entry that was changed, moved or removed, and does not run on", async () => {
+    for (const damage of [
+      "update entry set body = body || '\\x00' where seq = 2",
+      "delete from entry where seq = 2",
+      "update entry set kind = kind + 1 where seq = 2",
+    ]) {
+      const world = await start({ leaseMs: 1_000 });
+      const sessionId = await newSession(world.sessions);
+      const { turn } = await world.sessions.sendTurn({ sessionId, text: "wait 30s" });
+      await readEvents(world.sessions, sessionId, 0n, (event) => event.body.case === "turnStarted");
+      await world.stop();
+      await asSuperuser(damage.replace("where", `where run_id = '${toUuid("run", turn?.turnId ?? "")}' and`));
+      const next = await start({ previousWritersAreDead: true });
+      expect(await reasonOf(next.sessions.sendTurn({ sessionId, text: "x", onBusy: OnBusy.INTERRUPT }))).toBe(
+        "DATA_LOSS",
+      );
+      expect(await reasonOf(next.sessions.getTurn({ sessionId, turnId: turn?.turnId ?? "" }))).toBe("DATA_LOSS");
+      await next.stop();
+    }
+  });
+});
