@@ -132,11 +132,11 @@ export function createConnectHandler(options: ConnectHandlerOptions): ConnectHan
       refusal: refusal === undefined ? undefined : toConnectError(refusal, known.requestId),
       stalled: false,
     };
-    const note = (error: AppError) =>
-      log.info(
-        { requestId: known.requestId, source: known.source, method: route.handler.requestPath, reason: error.reason },
-        "request refused",
-      );
+    const note = ({ reason }: AppError) => {
+      if (reason === "CANCELLED") return; // the caller's own doing
+      const { requestId, source } = known;
+      log.info({ request_id: requestId, source, rpc: route.handler.requestPath, reason }, "request refused");
+    };
     if (refusal !== undefined) {
       note(refusal);
       // The adapter sets its timer before it asks the gate.
@@ -178,7 +178,7 @@ export function createConnectHandler(options: ConnectHandlerOptions): ConnectHan
         : protocolOfContentType(request.headers["content-type"] ?? "", route.method.methodKind);
       if (protocol === undefined) return answerPlain(response, 415);
       serve(route, protocol, request, response).catch((error: unknown) => {
-        log.error({ err: error, requestId: edgeRequest(request).requestId }, "answering failed");
+        log.error({ err: error, request_id: edgeRequest(request).requestId }, "answering failed");
         if (response.headersSent) response.destroy();
         else answerPlain(response, 500);
       });

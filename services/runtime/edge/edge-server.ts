@@ -66,6 +66,9 @@ export interface EdgeServer {
   close(graceMs: number): Promise<void>;
 }
 
+/** What no request of HTTP/1.1 begins with, and every session of HTTP/2 does. */
+const http2Prefix = Buffer.from("PRI");
+
 /**
  * Starts the one kind of server that faces strangers: HTTP/1.1 and HTTP/2 on
  * one port, in plain text by looking at the first bytes (`PRI` begins HTTP/2
@@ -122,7 +125,7 @@ export async function createEdgeServer(options: EdgeServerOptions): Promise<Edge
     try {
       options.handler(request, response);
     } catch (error) {
-      log.error({ err: error, requestId: known.requestId }, "handler threw");
+      log.error({ err: error, request_id: known.requestId }, "handler threw");
       if (response.headersSent) response.destroy();
       else answerRefusal(request, response, { status: 500, detail: "internal error" });
     }
@@ -139,9 +142,9 @@ export async function createEdgeServer(options: EdgeServerOptions): Promise<Edge
   const { server: http2, sessions } = createHttp2Server({
     limits,
     serve,
-    onAbuse(session, abuse) {
+    onAbuse(source, abuse) {
       rejected.abuse += 1;
-      log.warn({ abuse, source: plainAddress(session.socket?.remoteAddress) }, "conn.abuse");
+      log.warn({ abuse, source }, "conn.abuse");
     },
   });
 
@@ -157,21 +160,20 @@ export async function createEdgeServer(options: EdgeServerOptions): Promise<Edge
       rejected.first_byte += 1;
       socket.destroy();
     }, limits.firstByteTimeoutMs);
-    const settle = (server: Http1Server | Http2Server, head: Buffer) => {
+    // Kept here until it is told: what is unshifted makes the socket readable again at once, and for ever.
+    let head = Buffer.alloc(0);
+    const giveUp = () => socket.destroy();
+    function look(): void {
+      const chunk: Buffer | null = socket.read();
+      if (chunk === null) return;
+      head = Buffer.concat([head, chunk]);
+      const isHttp2 = head.subarray(0, 3).equals(http2Prefix);
+      if (!isHttp2 && http2Prefix.subarray(0, head.length).equals(head)) return;
       clearTimeout(timer);
       socket.off("readable", look);
       socket.off("end", giveUp);
       socket.unshift(head);
-      hand(socket, server);
-    };
-    const giveUp = () => socket.destroy();
-    function look(): void {
-      const head: Buffer | null = socket.read();
-      if (head === null) return;
-      const prefix = head.subarray(0, 3).toString("latin1");
-      if (prefix === "PRI") settle(http2, head);
-      else if ("PRI".startsWith(prefix)) socket.unshift(head);
-      else settle(http1, head);
+      hand(socket, isHttp2 ? http2 : http1);
     }
     socket.once("close", () => clearTimeout(timer));
     socket.once("end", giveUp);

@@ -1,4 +1,5 @@
 import * as http2 from "node:http2";
+import { plainAddress } from "./connection-gate.ts";
 import type { EdgeLimits } from "./edge-limits.ts";
 import type { EdgeHandler } from "./edge-request.ts";
 import { type Abuse, createSessionGuard, type SessionGuard } from "./session-guard.ts";
@@ -36,7 +37,7 @@ export function createHttp2Server(options: {
   readonly limits: EdgeLimits;
   readonly serve: EdgeHandler;
   /** Called once a session. */
-  readonly onAbuse: (session: http2.ServerHttp2Session, abuse: Abuse) => void;
+  readonly onAbuse: (source: string, abuse: Abuse) => void;
 }): GuardedHttp2Server {
   const { limits } = options;
   const serverOptions: http2.ServerOptions & UntypedOptions = {
@@ -63,17 +64,19 @@ export function createHttp2Server(options: {
     });
     options.serve(request, response);
   });
-  const sessions = new Map<http2.ServerHttp2Session, SessionGuard>();
+  const sessions = new Map<http2.ServerHttp2Session, { readonly guard: SessionGuard; readonly source: string }>();
 
   server.on("session", (session) => {
     const jitter = 1 + (Math.random() * 2 - 1) * limits.sessionAgeJitter;
+    // Known now; the session has no socket any more when it was cut.
+    const source = plainAddress(session.socket?.remoteAddress);
     const guard = createSessionGuard(limits, performance.now(), limits.sessionMaxAgeMs * jitter);
-    sessions.set(session, guard);
+    sessions.set(session, { guard, source });
     let abused = false;
     const report = (abuse: Abuse | undefined) => {
       if (abuse === undefined || abused) return;
       abused = true;
-      options.onAbuse(session, abuse);
+      options.onAbuse(source, abuse);
       dismiss(session, NGHTTP2_ENHANCE_YOUR_CALM, guard.openStreams === 0 ? 0 : abuseGraceMs);
     };
     session.on("stream", (stream) => {
@@ -89,7 +92,7 @@ export function createHttp2Server(options: {
     session.on("error", (error: NodeJS.ErrnoException) => {
       // Node's and nghttp2's own limits, and broken frames, end here.
       if (error.code === "ERR_HTTP2_SESSION_ERROR" || error.code === "ERR_HTTP2_ERROR") {
-        if (!abused) options.onAbuse(session, "protocol");
+        if (!abused) options.onAbuse(source, "protocol");
         abused = true;
       }
     });
@@ -99,10 +102,10 @@ export function createHttp2Server(options: {
   const sweep = setInterval(
     () => {
       const now = performance.now();
-      for (const [session, guard] of sessions) {
+      for (const [session, { guard, source }] of sessions) {
         const verdict = guard.sweep(now, session.socket?.bytesRead ?? 0);
         if (verdict.kind === "cut") {
-          options.onAbuse(session, verdict.abuse);
+          options.onAbuse(source, verdict.abuse);
           sessions.delete(session);
           dismiss(session, NGHTTP2_ENHANCE_YOUR_CALM, 0);
         } else if (verdict.kind === "retire" && !session.closed) {

@@ -51,7 +51,8 @@ export function createSessionGuard(limits: EdgeLimits, openedMs: number, maxAgeM
   let openStreams = 0;
   let idleSinceMs = openedMs;
   let prefaceSeen = false;
-  let writtenAtPing = 0;
+  let writtenBefore = 0;
+  let unearnedPings = 0;
   let bytesSeen = 0;
   let eventSinceSweep = false;
   let dripSinceMs: number | undefined;
@@ -72,9 +73,11 @@ export function createSessionGuard(limits: EdgeLimits, openedMs: number, maxAgeM
     },
     ping(nowMs, bytesWritten) {
       eventSinceSweep = true;
-      const earned = bytesWritten - writtenAtPing > 2 * maxAckBytes;
-      writtenAtPing = bytesWritten;
-      if (earned) {
+      // What we wrote counts as data only if it is more than the answers to the PINGs.
+      unearnedPings += 1;
+      if (bytesWritten - writtenBefore > (unearnedPings + 1) * maxAckBytes) {
+        writtenBefore = bytesWritten;
+        unearnedPings = 0;
         idlePings.clear();
         streamPings.clear();
       }
