@@ -5,7 +5,7 @@ import pg from "pg";
 import type { Logger } from "../log/log.ts";
 import { describeError } from "./database-error.ts";
 import { ensureCluster, ensureServer, type PostgresCluster, readCluster, stopServer } from "./postgres-cluster.ts";
-import { isProcessAlive, isServerAlive, readServerProcess } from "./server-process.ts";
+import { inspectServer, isProcessAlive, readServerProcess } from "./server-process.ts";
 
 // Invariants:
 // E1. Who uses the directory holds the advisory lock `lockKey` on a connection
@@ -156,7 +156,7 @@ export async function resetDataDirectory(options: { dataDirectory: string; log: 
   const dataDirectory = resolve(options.dataDirectory);
   const directory = join(dataDirectory, "postgres");
   const server = await readServerProcess(directory);
-  if (server !== undefined && (await isServerAlive(server, directory))) {
+  if (server !== undefined && (await inspectServer(server, directory)) !== "gone") {
     const cluster = await readCluster(directory);
     if (cluster === undefined) throw new Error(`a server runs on ${directory}, but its files are not there`);
     const lock = await takeLock(cluster, server.port, dataDirectory);
@@ -196,7 +196,7 @@ async function takeLock(cluster: PostgresCluster, port: number, dataDirectory: s
     await client.end();
     const name = holder.rows[0]?.name;
     const processId = name?.startsWith("cadre ") ? Number(name.slice("cadre ".length)) : undefined;
-    if ((processId !== undefined && isProcessAlive(processId)) || performance.now() > deadline) {
+    if ((processId !== undefined && (await isProcessAlive(processId))) || performance.now() > deadline) {
       throw new DataDirectoryInUseError(dataDirectory, processId);
     }
     await delay(50);

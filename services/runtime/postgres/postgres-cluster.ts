@@ -8,7 +8,7 @@ import { promisify } from "node:util";
 import type { Logger } from "../log/log.ts";
 import { launchAs, type OperatingSystemUser, postgresUser } from "./operating-system-user.ts";
 import { findPostgresBinaries, postgresMajorVersion } from "./postgres-binary.ts";
-import { isProcessAlive, isServerAlive, readServerProcess, type ServerProcess } from "./server-process.ts";
+import { inspectServer, isProcessAlive, readServerProcess, type ServerProcess } from "./server-process.ts";
 
 /** What Cadre keeps in a cluster's directory, readable by its owner only. */
 export interface ClusterSecrets {
@@ -200,7 +200,10 @@ export async function ensureServer(cluster: PostgresCluster, options: StartServe
  */
 export async function stopServer(directory: string, log: Logger, timeoutMs = 30_000): Promise<void> {
   const server = await readServerProcess(directory);
-  if (server === undefined || !(await isServerAlive(server, directory))) return;
+  if (server === undefined) return;
+  const state = await inspectServer(server, directory);
+  if (state === "gone") return;
+  if (state === "unknown") throw new Error(`cannot tell whether process ${server.pid} is the server of ${directory}`);
   // SIGINT is PostgreSQL's "fast" shutdown, SIGQUIT its "immediate" one, after which it recovers at the next start.
   for (const [signal, waitMs] of [
     ["SIGINT", timeoutMs],
@@ -215,7 +218,7 @@ export async function stopServer(directory: string, log: Logger, timeoutMs = 30_
     const deadline = performance.now() + waitMs;
     while (performance.now() < deadline) {
       const now = await readServerProcess(directory);
-      if (now?.pid !== server.pid || !(await isServerAlive(now, directory))) return;
+      if (now?.pid !== server.pid || (await inspectServer(now, directory)) === "gone") return;
       await delay(20);
     }
     log.warn({ pid: server.pid, signal, waitMs }, "postgres did not stop in time");
@@ -231,9 +234,9 @@ async function waitUntilSettled(directory: string, log: Logger): Promise<ServerP
   while (performance.now() < deadline) {
     const server = await readServerProcess(directory);
     if (server === undefined) return undefined;
-    if (!(await isServerAlive(server, directory))) {
+    if ((await inspectServer(server, directory)) === "gone") {
       // PostgreSQL removes a stale file by itself, unless the pid is some other program's by now.
-      if (isProcessAlive(server.pid)) await removeStale(directory, server);
+      if (await isProcessAlive(server.pid)) await removeStale(directory, server);
       return undefined;
     }
     if (server.status === "ready") return server;
@@ -350,7 +353,7 @@ async function removeAbandoned(directory: string): Promise<void> {
   for (const entry of await readdir(dirname(directory))) {
     if (!entry.startsWith(prefix)) continue;
     const pid = Number.parseInt(entry.slice(prefix.length), 10);
-    if (pid !== process.pid && !isProcessAlive(pid)) {
+    if (pid !== process.pid && !(await isProcessAlive(pid))) {
       await rm(join(dirname(directory), entry), { recursive: true, force: true });
     }
   }

@@ -36,38 +36,54 @@ export async function readServerProcess(directory: string): Promise<ServerProces
 }
 
 /**
- * Whether the server that wrote `postmaster.pid` still runs on that directory.
- * After a crash of the machine, or in a restarted container, its pid may belong
- * to another program.
+ * - `running`: the process is that server, for certain. Only then may it be
+ *   signalled.
+ * - `gone`: the process ended, or is another program: its id was given away
+ *   after a crash of the machine, or in a restarted container. Only then may
+ *   its file be removed.
+ * - `unknown`: the process is a PostgreSQL that we may not look into.
  */
-export async function isServerAlive(server: ServerProcess, directory: string): Promise<boolean> {
-  if (!isProcessAlive(server.pid)) return false;
+export type ServerState = "running" | "gone" | "unknown";
+
+/** Finds out about the process that `postmaster.pid` names. */
+export async function inspectServer(server: ServerProcess, directory: string): Promise<ServerState> {
+  if (!(await isProcessAlive(server.pid))) return "gone";
   // Started before this boot (one minute of tolerance: both clocks are coarse, and may have been set).
   const bootedAtSeconds = Date.now() / 1000 - uptime();
-  const isFromEarlierBoot = server.startedAtSeconds > 0 && server.startedAtSeconds < bootedAtSeconds - 60;
-  try {
-    if (process.platform === "linux") {
-      const stat = await readFile(`/proc/${server.pid}/stat`, "utf8");
-      if (stat.slice(stat.lastIndexOf(")")).startsWith(") Z")) return false;
-      // The server works in its data directory.
-      return (await readlink(`/proc/${server.pid}/cwd`)) === (await realpath(directory));
+  if (server.startedAtSeconds > 0 && server.startedAtSeconds < bootedAtSeconds - 60) return "gone";
+  const path = await realpath(directory);
+  if (process.platform === "linux") {
+    try {
+      // Any user may read the name, only its own user where it works: its data directory.
+      if ((await readFile(`/proc/${server.pid}/comm`, "utf8")).trim() !== "postgres") return "gone";
+      return (await readlink(`/proc/${server.pid}/cwd`)) === path ? "running" : "gone";
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      return code === "ENOENT" || code === "ESRCH" ? "gone" : "unknown";
     }
-    const { stdout } = await promisify(execFile)("ps", ["-o", "command=", "-p", String(server.pid)]);
-    return stdout.includes("postgres") && !isFromEarlierBoot;
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === "ENOENT" || code === "ESRCH") return false;
-    // Not ours to look at: another user's process. Believe the file unless the machine was booted since.
-    return !isFromEarlierBoot;
+  }
+  try {
+    const { stdout } = await promisify(execFile)("ps", ["-ww", "-o", "command=", "-p", String(server.pid)]);
+    if (!stdout.includes("postgres")) return "gone";
+    return stdout.includes(`-D ${directory} `) || stdout.includes(`-D ${path} `) ? "running" : "unknown";
+  } catch {
+    return "gone"; // `ps` exits with 1 for a process that is not there
   }
 }
 
-/** Whether a process with that id exists. */
-export function isProcessAlive(pid: number): boolean {
+/** Whether a process with that id runs. One that ended and was not waited for by its parent does not. */
+export async function isProcessAlive(pid: number): Promise<boolean> {
   try {
     process.kill(pid, 0);
-    return true;
   } catch (error) {
     return (error as NodeJS.ErrnoException).code === "EPERM";
+  }
+  if (process.platform !== "linux") return true;
+  try {
+    // The name before the state may hold anything, also brackets.
+    const stat = await readFile(`/proc/${pid}/stat`, "utf8");
+    return !stat.slice(stat.lastIndexOf(")")).startsWith(") Z");
+  } catch {
+    return false; // ended meanwhile
   }
 }
