@@ -1,5 +1,6 @@
 import { defineSettings, type SettingsValues, setting } from "../runtime/config/settings.ts";
 import { edgeLimits } from "../runtime/edge/edge-limits.ts";
+import { isAddressBlock } from "./http/address-block.ts";
 import { isOrigin } from "./http/origin.ts";
 
 /** What the gateway can be told. */
@@ -31,7 +32,9 @@ export const gatewaySettings = defineSettings({
     description: "The private key of the public port, PEM, 0600. Needed with the certificate.",
   },
   CADRE_TRUSTED_PROXIES: {
-    schema: setting.list(),
+    schema: setting.list().refine((blocks) => blocks.every(isAddressBlock), {
+      message: "must be addresses or CIDR blocks, separated by commas",
+    }),
     description:
       "Addresses or CIDR blocks of proxies whose X-Forwarded-For is believed, separated by commas. Default none.",
   },

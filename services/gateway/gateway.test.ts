@@ -459,6 +459,46 @@ describe("event streams", () => {
     });
   });
 
+  test("a reader who takes nothing holds the gateway no more than a buffer, and the others up not at all", async () => {
+    let produced = 0;
+    const busy = await startGatewayWorld({
+      sessions: {
+        async *streamEvents() {
+          for (let seq = 1n; seq < 200_000n; seq++) {
+            produced += 1;
+            yield { event: create(SessionEventSchema, { seq, traceId: "x".repeat(32), requestId: "y".repeat(512) }) };
+          }
+        },
+      },
+    });
+    const { port } = new URL(busy.gateway.url);
+    const deaf = net.connect(Number(port), "127.0.0.1");
+    try {
+      deaf.pause();
+      deaf.write(
+        `GET /v1/sessions/${sessionId}/events HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer member.test.key\r\n\r\n`,
+      );
+      await expect.poll(() => produced, { timeout: 10_000 }).toBeGreaterThan(1_000);
+      let before = -1;
+      await expect
+        .poll(
+          () => {
+            const still = produced === before;
+            before = produced;
+            return still;
+          },
+          { timeout: 10_000, interval: 300 },
+        )
+        .toBe(true);
+      // The sockets of both ends hold some megabytes, the gateway one at most; all of it would be 130.
+      expect(produced).toBeLessThan(50_000);
+      expect((await fetch(`${busy.gateway.url}/health`)).status).toBe(200);
+    } finally {
+      deaf.destroy();
+      await busy.stop();
+    }
+  });
+
   test("the header begins at once and says how to reconnect", async () => {
     const response = await openEvents({});
     expect(response.headers.get("content-type")).toBe("text/event-stream; charset=utf-8");
@@ -594,6 +634,7 @@ describe("one port", () => {
       const client = createClient(Health, transport);
       expect((await client.check({})).status).toBe(1);
       await expect(client.check({ service: "nobody" })).rejects.toMatchObject({ code: Code.NotFound });
+      await expect.poll(async () => (await client.check({ service: SessionService.typeName })).status).toBe(1);
     }
     expect(await (await fetch(`${url}/health`)).text()).toBe('{"status":"SERVING"}');
   });
@@ -687,6 +728,10 @@ describe("pages of other origins", () => {
     const response = await fetch(`${url}/v1/sessions`, { headers: { ...member, origin: other } });
     expect(response.headers.get("access-control-allow-origin")).toBeNull();
   });
+});
+
+test("half of a TLS setting is no setting", async () => {
+  await expect(startGatewayWorld({ settings: { CADRE_TLS_CERT_FILE: "cert.pem" } })).rejects.toThrow("set together");
 });
 
 describe("the operator's door", () => {

@@ -3,6 +3,7 @@ import type { DescService } from "@bufbuild/protobuf";
 import { AuthenticationService } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import { ReadinessService } from "@cadre/gen/cadre/gateway/v1/health_pb";
 import type { Implementation } from "../runtime/rpc/implementation.ts";
+import { ConfigurationError } from "../runtime/config/settings.ts";
 import { createEdgeServer, type EdgeTls } from "../runtime/edge/edge-server.ts";
 import { createHealthRegistry } from "../runtime/health/health-registry.ts";
 import { healthService } from "../runtime/health/health-service.ts";
@@ -13,6 +14,7 @@ import { edgeInterceptors } from "../runtime/interceptor/chain.ts";
 import type { ServiceName } from "../runtime/mesh/mesh.ts";
 import type { Platform, RunningService } from "../runtime/platform/platform.ts";
 import { reflectionServices } from "../runtime/reflection/reflection-service.ts";
+import { watchHealth } from "./app/watch-health.ts";
 import { createAdminHandler } from "./admin/admin-handler.ts";
 import { startAdminServer } from "./admin/admin-server.ts";
 import { createCpuProfiler } from "./admin/cpu-profile.ts";
@@ -33,10 +35,12 @@ const self: ServiceName = "gateway";
 /**
  * Starts the one door for callers outside, and the operator's own.
  *
+ * @throws ConfigurationError if settings contradict each other
  * @throws PortInUseError naming who holds a port, where that can be known
  */
 export async function startGateway(platform: Platform, config: GatewayConfig): Promise<RunningGateway> {
   const log = platform.log.child({ component: self });
+  const tls = await readTls(config);
   const contract = await loadContract();
 
   const authentication = platform.client(self, "credentials", AuthenticationService);
@@ -73,7 +77,7 @@ export async function startGateway(platform: Platform, config: GatewayConfig): P
 
   const edge = await createEdgeServer({
     listen: { host: config.CADRE_HOST, port: config.CADRE_PORT },
-    tls: await readTls(config),
+    tls,
     log,
     limits,
     handler,
@@ -90,12 +94,12 @@ export async function startGateway(platform: Platform, config: GatewayConfig): P
     await Promise.all([edge.close(0), changes.stop()]);
     throw error;
   });
-  registry.set("", "serving");
+  const stopWatching = watchHealth({ health, registry, services: contract.publicServices });
   log.info({ url: edge.address, admin_url: admin.address }, "listening");
 
   let stopping: Promise<void> | undefined;
   async function stop(graceMs: number): Promise<void> {
-    registry.set("", "not_serving");
+    stopWatching();
     await edge.close(graceMs);
     await Promise.all([admin.close(), changes.stop()]);
   }
@@ -123,7 +127,10 @@ function protocolServices(
 
 async function readTls(config: GatewayConfig): Promise<EdgeTls | undefined> {
   const { CADRE_TLS_CERT_FILE: certFile, CADRE_TLS_KEY_FILE: keyFile } = config;
-  if (certFile === undefined || keyFile === undefined) return undefined;
+  if (certFile === undefined && keyFile === undefined) return undefined;
+  if (certFile === undefined || keyFile === undefined) {
+    throw new ConfigurationError(["CADRE_TLS_CERT_FILE and CADRE_TLS_KEY_FILE are set together, or neither is"]);
+  }
   const [cert, key] = await Promise.all([readFile(certFile), readFile(keyFile)]);
   return { cert, key };
 }

@@ -7,6 +7,7 @@ import { gatewaySettings } from "../../services/gateway/config.ts";
 import { type RunningGateway, startGateway } from "../../services/gateway/main.ts";
 import { type Environment, parseSettings } from "../../services/runtime/config/settings.ts";
 import { createLocalAuthority } from "../../services/runtime/identity/service-identity.ts";
+import type { Logger } from "../../services/runtime/log/log.ts";
 import { createMemoryMesh } from "../../services/runtime/memory/memory-mesh.ts";
 import type { MeshServer } from "../../services/runtime/mesh/mesh.ts";
 import { createPlatform } from "../../services/runtime/platform/create-platform.ts";
@@ -23,6 +24,8 @@ export interface GatewayWorldOptions {
   readonly settings?: Environment;
   /** The least severe log lines kept in `lines`; `silent` by default. */
   readonly logLevel?: string;
+  /** The log to use instead; then nothing is kept. */
+  readonly log?: Logger;
 }
 
 /** The real gateway over a mesh in memory, with fakes behind it. */
@@ -39,10 +42,12 @@ export interface GatewayWorld {
 /** Starts it with everything that a process has but PostgreSQL. */
 export async function startGatewayWorld(options: GatewayWorldOptions = {}): Promise<GatewayWorld> {
   const lines: Record<string, unknown>[] = [];
-  const log = pino(
-    { level: options.logLevel ?? "silent" },
-    { write: (line: string) => void lines.push(JSON.parse(line) as Record<string, unknown>) },
-  );
+  const log =
+    options.log ??
+    pino(
+      { level: options.logLevel ?? "silent" },
+      { write: (line: string) => void lines.push(JSON.parse(line) as Record<string, unknown>) },
+    );
   const telemetry = await startTelemetry({
     serviceName: "test",
     version: "1.2.3",
