@@ -71,6 +71,11 @@ export async function inspectServer(server: ServerProcess, directory: string): P
   }
 }
 
+/** Whether the process that `postmaster.pid` names is that server, for certain. */
+export async function isServerAlive(server: ServerProcess, directory: string): Promise<boolean> {
+  return (await inspectServer(server, directory)) === "running";
+}
+
 /** Whether a process with that id runs. One that ended and was not waited for by its parent does not. */
 export async function isProcessAlive(pid: number): Promise<boolean> {
   try {
