@@ -1,3 +1,7 @@
+// The one exception to the border: `cadre db` needs the steps of every service
+// without starting any of them, and the steps know nothing but SQL.
+/* oxlint-disable no-restricted-imports */
+
 import type { Migration } from "../../services/runtime/postgres/migrator.ts";
 
 /** A schema of the database, and the steps that make it. */

@@ -30,7 +30,7 @@ const orderStatus = defineTool({
 });
 
 const worker = await cadre.tools.serve([orderStatus], { concurrency: 4, name: "example 02" });
-console.log(`serving order_status as ${worker.workerId}; Ctrl-C stops`);
+process.stdout.write(`serving order_status as ${worker.workerId}; Ctrl-C stops\n`);
 
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => void worker.close());
 await worker.closed;

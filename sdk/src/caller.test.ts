@@ -61,7 +61,7 @@ async function failureOfCall(call: Promise<unknown>): Promise<CadreError> {
     () => undefined,
     (error: unknown) => error,
   );
-  if (!(thrown instanceof CadreError)) throw new Error(`not a CadreError: ${thrown}`);
+  if (!(thrown instanceof CadreError)) throw new TypeError("not a CadreError", { cause: thrown });
   return thrown;
 }
 

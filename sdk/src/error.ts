@@ -167,10 +167,10 @@ export function toCadreError(thrown: unknown, signal?: AbortSignal): CadreError 
   const requestId = error.findDetails(RequestInfoSchema)[0]?.requestId;
   const info = error.findDetails(ErrorInfoSchema).find((detail) => detail.domain === "cadre.dev");
   if (info === undefined || !isReason(info.reason)) {
-    // `fetch` rejects with a TypeError, and connect-web wraps it as Unknown: so
-    // does a stream that ended without its last frame. A server's own Unknown
-    // has no cause.
-    const broken = error.code === Code.Unknown && error.cause !== undefined;
+    // `fetch` rejects with a TypeError, which connect-web wraps as Unknown, like
+    // a stream that ended without its last frame and a proxy's plain HTTP 500. A
+    // Cadre never answers Unknown.
+    const broken = error.code === Code.Unknown;
     const reason = broken ? "UNAVAILABLE" : (reasonByCode.get(error.code) ?? "INTERNAL");
     const code = broken ? Code.Unavailable : error.code;
     const message = broken ? `the connection failed: ${describeFault(error)}` : error.rawMessage;

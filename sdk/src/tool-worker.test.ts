@@ -135,7 +135,9 @@ test("a call that is handed out twice runs once; one with the same key shares it
   await expect.poll(() => service.heartbeat.length).toBe(2);
   expect(calls).toHaveLength(1);
   calls[0]?.end();
-  await expect.poll(() => service.results.map(({ callId }) => Number(callId.slice(5))).sort()).toEqual([1, 2]);
+  await expect
+    .poll(() => service.results.map(({ callId }) => Number(callId.slice(5))).sort((a, b) => a - b))
+    .toEqual([1, 2]);
   expect(calls).toHaveLength(1);
 });
 

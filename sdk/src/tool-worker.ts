@@ -125,6 +125,8 @@ export function serveTools(
     drainTimeoutMs = 30_000,
     maxReconnectDelayMs = 5_000,
     silenceTimeoutMs = 20_000,
+    // A library without a log of its own: losing an error in silence would be worse.
+    // oxlint-disable-next-line no-console
     onError = (error, about) => console.error("cadre worker:", about, error),
   } = options;
   if (tools.length === 0) throw new TypeError("a worker serves at least one tool");

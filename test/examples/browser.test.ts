@@ -1,4 +1,3 @@
-import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { type Browser, chromium, type Page } from "playwright-core";
 import { createServer, type ViteDevServer } from "vite";
@@ -17,7 +16,8 @@ beforeAll(async () => {
     root,
     configFile: join(root, "vite.config.ts"),
     server: { port: 0, host: "127.0.0.1" },
-    logLevel: "error",
+    // It tells each call that finds no server, and the last test kills it.
+    logLevel: "silent",
   });
   await vite.listen();
   browser = await chromium.launch({
@@ -40,9 +40,16 @@ afterAll(async () => {
   await server?.dispose();
 });
 
-async function open(): Promise<Page> {
+async function visit(): Promise<Page> {
+  const address = vite.httpServer?.address();
+  if (address === null || typeof address !== "object") throw new TypeError("vite does not listen");
   const page = await browser.newPage();
-  await page.goto(`http://127.0.0.1:${(vite.httpServer?.address() as AddressInfo).port}/`);
+  await page.goto(`http://127.0.0.1:${address.port}/`);
+  return page;
+}
+
+async function open(): Promise<Page> {
+  const page = await visit();
   await page.fill("#key", server.adminKey);
   await page.click("#connect button");
   await page.waitForSelector("#ask:not([hidden])");
@@ -84,8 +91,7 @@ test("what a model writes is text to the page, never markup", async () => {
 });
 
 test("a wrong key is told, and nothing else happens", async () => {
-  const page = await browser.newPage();
-  await page.goto(`http://127.0.0.1:${(vite.httpServer?.address() as AddressInfo).port}/`);
+  const page = await visit();
   await page.fill("#key", "wrong");
   await page.click("#connect button");
   await page.waitForFunction(() => document.querySelector("#status")?.textContent?.startsWith("UNAUTHENTICATED"));

@@ -2,7 +2,7 @@ import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { type SessionEvent, SessionEventSchema, TurnState } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
 import {
   type SendTurnRequest,
-  SessionService,
+  type SessionService,
   StreamEventsResponseSchema,
   type StreamEventsResponse,
   TurnSchema,

@@ -7,7 +7,7 @@ import {
   ConnectResponseSchema,
   type ReportOutputRequest,
   type ReportResultRequest,
-  ToolWorkerService,
+  type ToolWorkerService,
 } from "@cadre/gen/cadre/tools/v1/tool_worker_pb";
 import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
 
