@@ -6,8 +6,15 @@
 
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import { ServerReflection } from "@cadre/gen/grpc/reflection/v1/reflection_pb";
-import { SessionService } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
+import {
+  type GetSessionRequest,
+  type ListTurnsRequest,
+  type SendTurnRequest,
+  SessionService,
+  type StreamEventsRequest,
+} from "@cadre/gen/cadre/orchestrator/v1/session_pb";
 import { ToolService } from "@cadre/gen/cadre/tools/v1/tool_pb";
+import type { HandlerContext } from "@connectrpc/connect";
 import { pino } from "pino";
 import { createByteBudget } from "../../services/runtime/edge/byte-budget.ts";
 import { createConnectHandler } from "../../services/runtime/edge/connect-handler.ts";
@@ -43,9 +50,11 @@ const connect = createConnectHandler({
   interceptors: [],
   implementations: [
     implement(SessionService, {
-      getSession: (request) => ({ session: { sessionId: request.sessionId, title: "x".repeat(2_000) } }),
-      listTurns: (request) => ({ nextPageToken: String(request.pageSize) }),
-      async sendTurn(request, context) {
+      getSession: (request: GetSessionRequest) => ({
+        session: { sessionId: request.sessionId, title: "x".repeat(2_000) },
+      }),
+      listTurns: (request: ListTurnsRequest) => ({ nextPageToken: String(request.pageSize) }),
+      async sendTurn(request: SendTurnRequest, context: HandlerContext) {
         entered += 1;
         switch (request.sessionId) {
           case "throws an error":
@@ -64,7 +73,7 @@ const connect = createConnectHandler({
         }
         return { turn: { text: String(request.text.length) } };
       },
-      async *streamEvents(request, context) {
+      async *streamEvents(request: StreamEventsRequest, context: HandlerContext) {
         entered += 1;
         const count = Number(request.afterSeq);
         const text = "e".repeat(1_000);
@@ -74,7 +83,7 @@ const connect = createConnectHandler({
         }
         if (request.sessionId === "throws at the end") throw new Error("postgres://u:p@h/db");
       },
-    } as Parameters<typeof implement<typeof SessionService>>[1]),
+    } as unknown as Parameters<typeof implement<typeof SessionService>>[1]),
     implement(ToolService, {
       async *callTool(request: { arguments?: Record<string, unknown> }) {
         entered += 1;

@@ -46,13 +46,14 @@ beforeAll(async () => {
           return new Promise((resolve) => signal.addEventListener("abort", () => resolve(null)));
         },
       }),
+      defineTool({ name: "quick", description: "Ends at once.", inputSchema: { type: "object" }, handler: () => null }),
     ],
     { signal: stopWorker.signal },
   );
   idsOfB.set("wrk", worker.workerId);
   const tools = await Array.fromAsync(b.tools.list());
-  const held = tools.find(({ definition }) => definition?.name === "held");
-  idsOfB.set("tool", held?.toolId ?? "");
+  const quick = tools.find(({ definition }) => definition?.name === "quick");
+  idsOfB.set("tool", quick?.toolId ?? "");
   await session.send("held: {}", { onBusy: "enqueue" });
   idsOfB.set("call", await called);
 
@@ -97,7 +98,7 @@ const unknownId = (prefix: string): string => newId(prefix as "ses");
 /** Methods that act on an object that exists: creating a session may name an agent, which is looked up all the same. */
 const withIds = publicMethods.filter(({ ids }) => ids.length > 0);
 /** What ends an object comes last, so that org B still finds it until then. */
-const endings = ["ReportResult", "CancelTurn", "Drain", "RevokeKey", "DeleteSession"];
+const endings = ["ReportOutput", "ReportResult", "CancelTurn", "Drain", "Connect", "RevokeKey", "DeleteSession"];
 const ordered = [...withIds].sort((a, b) => endings.indexOf(a.method.name) - endings.indexOf(b.method.name));
 
 test("every public service of the contract is tried", () => {

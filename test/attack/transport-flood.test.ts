@@ -95,9 +95,13 @@ describe("resets", () => {
   test("100 in 10 s are allowed", async () => {
     const linesBefore = await abuseLines();
     const connection = await connectFrames(target.port);
-    expect(await floodUntilGoaway(connection, { chunks: 100, per10Ms: 10 }, (index) => givenUp(2 * index + 1))).toBe(100);
+    expect(await floodUntilGoaway(connection, { chunks: 100, per10Ms: 10 }, (index) => givenUp(2 * index + 1))).toBe(
+      100,
+    );
     connection.send(frame(frameType.headers, 4, 201, block), frame(frameType.data, 1, 201, envelope("")));
-    await connection.next(({ type, stream, flags }) => type === frameType.headers && stream === 201 && (flags & 1) === 1);
+    await connection.next(
+      ({ type, stream, flags }) => type === frameType.headers && stream === 201 && (flags & 1) === 1,
+    );
     expect(connection.frames.some(isGoaway)).toBe(false);
     connection.socket.destroy();
     expect(await abuseLines()).toBe(linesBefore);
@@ -109,7 +113,9 @@ describe("resets", () => {
     await floodUntilGoaway(connection, { chunks: 500, per10Ms: 10 }, (index) => givenUp(2 * index + 3));
     expect(codeOf(await connection.next(isGoaway))).toBe(h2Code.enhanceYourCalm);
     connection.send(frame(frameType.data, 1, 1, envelope("")));
-    const end = await connection.next(({ type, stream, flags }) => stream === 1 && type === frameType.headers && (flags & 1) === 1);
+    const end = await connection.next(
+      ({ type, stream, flags }) => stream === 1 && type === frameType.headers && (flags & 1) === 1,
+    );
     expect(end.payload.length).toBeGreaterThan(0);
     await connection.whenClosed();
     await target.assertUnharmed();
@@ -120,7 +126,9 @@ test("2,000 CONTINUATION frames end the connection", async () => {
   const before = await target.reset();
   const connection = await connectFrames(target.port);
   connection.send(frame(frameType.headers, 0, 1, block));
-  const sent = await floodUntilGoaway(connection, { chunks: 2_000, per10Ms: 10 }, () => frame(frameType.continuation, 0, 1, headerBlock([["x-a", "b".repeat(100)]])));
+  const sent = await floodUntilGoaway(connection, { chunks: 2_000, per10Ms: 10 }, () =>
+    frame(frameType.continuation, 0, 1, headerBlock([["x-a", "b".repeat(100)]])),
+  );
   await connection.whenClosed();
   expect(sent).toBeLessThan(2_000);
   const after = await target.assertUnharmed();
@@ -153,7 +161,9 @@ test("a PING after each answer, as gRPC clients send it, is no abuse", async () 
   for (let index = 0; index < 50; index++) {
     const stream = 2 * index + 1;
     connection.send(frame(frameType.headers, 4, stream, block), frame(frameType.data, 1, stream, envelope("")));
-    await connection.next((answer) => answer.stream === stream && answer.type === frameType.headers && (answer.flags & 1) === 1);
+    await connection.next(
+      (answer) => answer.stream === stream && answer.type === frameType.headers && (answer.flags & 1) === 1,
+    );
     const before = connection.frames.length;
     connection.send(frame(frameType.ping, 0, 0, Buffer.alloc(8)));
     await connection.next((answer) => connection.frames.indexOf(answer) >= before && answer.type === frameType.ping);
@@ -167,7 +177,9 @@ test.each([
   ["with a window", Buffer.from([0, 4, 0, 0, 255, 255])],
 ])("SETTINGS frames %s without end are answered with GOAWAY", async (_, payload) => {
   const connection = await connectFrames(target.port);
-  const sent = await floodUntilGoaway(connection, { chunks: 5_000, per10Ms: 50 }, () => frame(frameType.settings, 0, 0, payload));
+  const sent = await floodUntilGoaway(connection, { chunks: 5_000, per10Ms: 50 }, () =>
+    frame(frameType.settings, 0, 0, payload),
+  );
   expect(sent).toBeLessThan(1_000);
   await connection.whenClosed();
   await target.assertUnharmed();
@@ -175,7 +187,9 @@ test.each([
 
 test("a SETTINGS frame of 17 entries is refused", async () => {
   const connection = await connectFrames(target.port);
-  connection.send(frame(frameType.settings, 0, 0, Buffer.concat(Array<Buffer>(17).fill(Buffer.from([0, 4, 0, 0, 255, 255])))));
+  connection.send(
+    frame(frameType.settings, 0, 0, Buffer.concat(Array<Buffer>(17).fill(Buffer.from([0, 4, 0, 0, 255, 255])))),
+  );
   await connection.whenClosed();
   await target.assertUnharmed();
 });

@@ -223,7 +223,7 @@ function field(number: number, content: Buffer): Buffer {
 }
 
 function nestedStruct(depth: number): Buffer {
-  let struct = Buffer.alloc(0);
+  let struct: Buffer = Buffer.alloc(0);
   for (let level = 0; level < depth; level++) {
     const entry = Buffer.concat([field(1, Buffer.from("a")), field(2, field(5, struct))]);
     struct = field(1, entry);

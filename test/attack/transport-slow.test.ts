@@ -30,7 +30,13 @@ async function openFiles(target: Target): Promise<number> {
 }
 
 /** Opens plain connections that say `first`, then `drip` again and again. Resolves when all were closed by the server. */
-async function drip(port: number, count: number, first: string | Buffer, dripped: string | Buffer, everyMs: number): Promise<number> {
+async function drip(
+  port: number,
+  count: number,
+  first: string | Buffer,
+  dripped: string | Buffer,
+  everyMs: number,
+): Promise<number> {
   const startMs = performance.now();
   await Promise.all(
     Array.from({ length: count }, async () => {
@@ -70,7 +76,14 @@ describe("in plain text", () => {
     ["100 that end within the preface of HTTP/2", 100, "PRI * HT", "", 0, limits.headersTimeoutMs],
     ["100 that drip a header of HTTP/2", 100, cutHead, "x", 100, 2 * limits.headersTimeoutMs],
     ["200 that drip a body over HTTP/1.1", 200, `${head}Content-Length: 1000\r\n\r\n{`, " ", 100, limits.bodyGraceMs],
-    ["200 that end within a body over HTTP/1.1", 200, `${head}Content-Length: 1000\r\n\r\n{`, "", 0, limits.bodyGraceMs],
+    [
+      "200 that end within a body over HTTP/1.1",
+      200,
+      `${head}Content-Length: 1000\r\n\r\n{`,
+      "",
+      0,
+      limits.bodyGraceMs,
+    ],
   ])("%s are closed in time, and their files with them", async (_, count, first, dripped, everyMs, withinMs) => {
     await target.assertUnharmed();
     await expect.poll(async () => (await target.report()).stats.connections).toBe(0);
@@ -89,19 +102,28 @@ describe("in plain text", () => {
   });
 
   test("200 bodies that drip over HTTP/2 are ended with deadline_exceeded", async () => {
-    const connections: FrameConnection[] = await Promise.all(Array.from({ length: 4 }, () => connectFrames(target.port)));
+    const connections: FrameConnection[] = await Promise.all(
+      Array.from({ length: 4 }, () => connectFrames(target.port)),
+    );
     const timers = connections.map((connection) => {
       for (let index = 0; index < 50; index++) {
         connection.send(frame(frameType.headers, 4, 2 * index + 1, headerBlock(grpcFields(sendTurn))));
       }
       return setInterval(() => {
-        for (let index = 0; index < 50; index++) connection.send(frame(frameType.data, 0, 2 * index + 1, Buffer.alloc(1)));
+        for (let index = 0; index < 50; index++)
+          connection.send(frame(frameType.data, 0, 2 * index + 1, Buffer.alloc(1)));
       }, 100);
     });
     try {
       for (const connection of connections) {
         await expect
-          .poll(() => connection.closed || connection.frames.filter(({ type, flags }) => type === frameType.headers && (flags & 1) === 1).length === 50, { timeout: 5_000 })
+          .poll(
+            () =>
+              connection.closed ||
+              connection.frames.filter(({ type, flags }) => type === frameType.headers && (flags & 1) === 1).length ===
+                50,
+            { timeout: 5_000 },
+          )
           .toBe(true);
       }
       await expect.poll(async () => (await target.report()).stats.requests, { timeout: 5_000 }).toBe(0);
@@ -161,7 +183,10 @@ describe("in plain text", () => {
           return socket;
         }),
       );
-      const other = call(target.port, "grpc", streamEvents, JSON.stringify({ afterSeq: "5000" }), { json: true, stream: true });
+      const other = call(target.port, "grpc", streamEvents, JSON.stringify({ afterSeq: "5000" }), {
+        json: true,
+        stream: true,
+      });
       expect((await other).messages).toHaveLength(5_000);
       const held = await target.report();
       // What the kernel takes by itself is not ours; the process holds 1 MiB and a message a stream.
@@ -177,12 +202,18 @@ describe("in plain text", () => {
       const socket = net.connect(target.port, "127.0.0.1");
       socket.pause();
       socket.write(request);
-      await expect.poll(async () => (await target.report()).lines.some((line) => line.includes("SLOW_READER")), { timeout: 5_000 }).toBe(true);
+      await expect
+        .poll(async () => (await target.report()).lines.some((line) => line.includes("SLOW_READER")), {
+          timeout: 5_000,
+        })
+        .toBe(true);
       await new Promise((resolve) => setTimeout(resolve, limits.stallTimeoutMs + 300));
       const chunks: Buffer[] = [];
       socket.on("data", (chunk: Buffer) => chunks.push(chunk));
       socket.resume();
-      await expect.poll(() => Buffer.concat(chunks).subarray(-2_000).toString().includes("0\r\n\r\n"), { timeout: 5_000 }).toBe(true);
+      await expect
+        .poll(() => Buffer.concat(chunks).subarray(-2_000).toString().includes("0\r\n\r\n"), { timeout: 5_000 })
+        .toBe(true);
       const text = Buffer.concat(chunks).toString("latin1");
       expect(text).toContain('"code":"resource_exhausted"');
       expect(text).toContain("resume after the last event");
@@ -191,16 +222,29 @@ describe("in plain text", () => {
 
     test("one over HTTP/2 that wakes up late finds the end of its stream", async () => {
       const connection = await connectFrames(target.port);
-      const json = grpcFields(streamEvents).map(([name, text]): [string, string] => [name, text.replace("+proto", "+json")]);
+      const json = grpcFields(streamEvents).map(([name, text]): [string, string] => [
+        name,
+        text.replace("+proto", "+json"),
+      ]);
       connection.send(frame(frameType.headers, 4, 1, headerBlock(json)), frame(frameType.data, 1, 1, envelope(body)));
       // The window of 64 KiB is never opened, until the server has given up.
-      await expect.poll(() => connection.frames.filter(({ type }) => type === frameType.data).reduce((sum, { payload }) => sum + payload.length, 0)).toBe(65_535);
+      await expect
+        .poll(() =>
+          connection.frames
+            .filter(({ type }) => type === frameType.data)
+            .reduce((sum, { payload }) => sum + payload.length, 0),
+        )
+        .toBe(65_535);
       await new Promise((resolve) => setTimeout(resolve, 3 * limits.stallTimeoutMs));
       const window = Buffer.from([0x3f, 0xff, 0xff, 0xff]);
       connection.send(frame(8, 0, 0, window), frame(8, 0, 1, window));
-      const trailers = await connection.next(({ type, stream, flags }) => type === frameType.headers && stream === 1 && (flags & 1) === 1);
+      const trailers = await connection.next(
+        ({ type, stream, flags }) => type === frameType.headers && stream === 1 && (flags & 1) === 1,
+      );
       expect(trailers.payload.length).toBeGreaterThan(0);
-      const sent = connection.frames.filter(({ type }) => type === frameType.data).reduce((sum, { payload }) => sum + payload.length, 0);
+      const sent = connection.frames
+        .filter(({ type }) => type === frameType.data)
+        .reduce((sum, { payload }) => sum + payload.length, 0);
       expect(sent).toBeLessThan(1.25 * mebibyte);
       connection.socket.destroy();
       await target.assertUnharmed();

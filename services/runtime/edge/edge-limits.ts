@@ -66,7 +66,10 @@ export interface EdgeLimits {
   readonly minBodyBytesPerSecond: number;
   /** How long the rest of a body is read and dropped when its request was answered before its end, so that the answer arrives. */
   readonly lingerMs: number;
-  /** Bytes that wait for a reader, of one stream. */
+  /**
+   * Bytes that wait for the reader of a stream before more is made, beside the message that is being written. Small
+   * messages cost Node several times their size while they wait, so this stands well below the 1 MiB that we promise.
+   */
   readonly maxBufferedBytes: number;
   /** How long a reader may take nothing. */
   readonly stallTimeoutMs: number;
@@ -108,7 +111,7 @@ export const edgeLimits: EdgeLimits = Object.freeze({
   bodyGraceMs: 10_000,
   minBodyBytesPerSecond: kibibyte,
   lingerMs: 5_000,
-  maxBufferedBytes: mebibyte,
+  maxBufferedBytes: 64 * kibibyte,
   stallTimeoutMs: 60_000,
   maxInFlightBytes: 64 * mebibyte,
 });

@@ -154,8 +154,8 @@ export async function createEdgeServer(options: EdgeServerOptions): Promise<Edge
     server.emit("connection", socket);
   }
 
-  /** Decides the protocol of a plain connection by its first bytes. */
-  function switchProtocol(socket: net.Socket): void {
+  /** Decides the protocol of a connection by its first bytes, which must come in time; TLS has agreed on it before. */
+  function switchProtocol(socket: net.Socket, agreed?: Http1Server | Http2Server): void {
     const timer = setTimeout(() => {
       rejected.first_byte += 1;
       socket.destroy();
@@ -168,12 +168,13 @@ export async function createEdgeServer(options: EdgeServerOptions): Promise<Edge
       if (chunk === null) return;
       head = Buffer.concat([head, chunk]);
       const isHttp2 = head.subarray(0, 3).equals(http2Prefix);
-      if (!isHttp2 && http2Prefix.subarray(0, head.length).equals(head)) return;
+      const undecided = !isHttp2 && http2Prefix.subarray(0, head.length).equals(head);
+      if (undecided && agreed === undefined) return;
       clearTimeout(timer);
       socket.off("readable", look);
       socket.off("end", giveUp);
       socket.unshift(head);
-      hand(socket, isHttp2 ? http2 : http1);
+      hand(socket, agreed ?? (isHttp2 ? http2 : http1));
     }
     socket.once("close", () => clearTimeout(timer));
     socket.once("end", giveUp);
@@ -181,9 +182,7 @@ export async function createEdgeServer(options: EdgeServerOptions): Promise<Edge
   }
 
   const secure = options.tls === undefined ? undefined : createSecureServer(options.tls, limits);
-  secure?.on("secureConnection", (socket) => {
-    hand(socket, socket.alpnProtocol === "h2" ? http2 : http1);
-  });
+  secure?.on("secureConnection", (socket) => switchProtocol(socket, socket.alpnProtocol === "h2" ? http2 : http1));
   secure?.on("tlsClientError", (_error, socket) => {
     rejected.handshake += 1;
     socket.destroy();

@@ -30,6 +30,7 @@ const afterStallMs = 5_000;
 interface Writable {
   write(part: Uint8Array | string): boolean;
   end(part?: Uint8Array): unknown;
+  writeHead(status: number): unknown;
 }
 
 /** Wraps a response. Limits default to `edgeLimits`. */
@@ -61,7 +62,7 @@ export function createResponseWriter(
       if (response.destroyed) return;
       if (trailers !== undefined) {
         // Of a response without a body, HTTP/2 in Node sends trailers only if the header went out before.
-        if (!response.headersSent) response.writeHead(response.statusCode);
+        if (!response.headersSent) writable.writeHead(response.statusCode);
         response.addTrailers(trailers);
       }
       if (last === undefined) writable.end();
