@@ -218,17 +218,18 @@ export class PostgresCallStore implements CallStore {
         });
       }
       const bytes = Buffer.from(text);
-      const isFull = call.output_bytes >= callLimits.maxOutputBytes;
+      // One byte more than is kept stands for output that was cut off.
+      const isCut = call.output_bytes > callLimits.maxOutputBytes;
       const fits = call.output_bytes + bytes.byteLength <= callLimits.maxOutputBytes;
-      const kept = isFull || bytes.byteLength === 0 ? undefined : fits ? bytes : Buffer.from(outputTruncated);
-      const keptBytes = fits ? bytes.byteLength : callLimits.maxOutputBytes - call.output_bytes;
+      const outputBytes = fits ? call.output_bytes + bytes.byteLength : callLimits.maxOutputBytes + 1;
+      const kept = isCut || bytes.byteLength === 0 ? undefined : fits ? bytes : Buffer.from(outputTruncated);
       if (kept !== undefined) {
         await sql`insert into call_output (call_id, org_id, position, text)
           values (${call.call_id}, ${report.orgId}, ${call.output_count + 1}, ${kept})`.execute(transaction);
         announce(callTopic(call.call_id));
       }
       await sql`update call set report_seq = ${seq}, output_count = output_count + ${kept === undefined ? 0 : 1},
-          output_bytes = output_bytes + ${keptBytes}
+          output_bytes = ${outputBytes}
         where call_id = ${call.call_id}`.execute(transaction);
       return shouldStop;
     });

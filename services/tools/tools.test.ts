@@ -1,0 +1,893 @@
+import { create, type JsonObject, type JsonValue, type MessageInitShape, toJson } from "@bufbuild/protobuf";
+import { durationFromMs, ValueSchema } from "@bufbuild/protobuf/wkt";
+import { Reason } from "@cadre/gen/cadre/errors/v1/reason_pb";
+import {
+  ExecutionProgress,
+  SideEffects,
+  type Tool,
+  ToolDefinitionSchema,
+  ToolExecutionService,
+  ToolKind,
+  ToolService,
+} from "@cadre/gen/cadre/tools/v1/tool_pb";
+import { ToolWorkerService } from "@cadre/gen/cadre/tools/v1/tool_worker_pb";
+import { type CallOptions, type Client, ConnectError } from "@connectrpc/connect";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
+import { startTestWorker, type TestWorker, type TestWorkerOptions } from "../../test/support/test-worker.ts";
+import {
+  principalOf,
+  startToolsReplicas,
+  type ToolsReplica,
+  type ToolsReplicas,
+} from "../../test/support/tools-replicas.ts";
+import { fromConnectError } from "../runtime/errors/failure.ts";
+import { newId } from "../runtime/ids/id.ts";
+
+let world: ToolsReplicas;
+let first: ToolsReplica;
+let second: ToolsReplica;
+
+beforeAll(async () => {
+  world = await startToolsReplicas(2, { settings: { CADRE_TOOLS_WORKER_WAIT_MS: "500" } });
+  [first, second] = world.replicas as [ToolsReplica, ToolsReplica];
+});
+afterAll(() => world.stop());
+
+type DefinitionInit = MessageInitShape<typeof ToolDefinitionSchema>;
+
+function definition(name: string, more: DefinitionInit = {}): DefinitionInit {
+  return {
+    name,
+    description: "A tool of a test.",
+    inputSchema: { type: "object", properties: { n: { type: "integer" }, text: { type: "string" } } },
+    sideEffects: SideEffects.EFFECTFUL,
+    ...more,
+  };
+}
+
+/** The reason that a call fails with. */
+async function reasonOf(work: Promise<unknown>): Promise<string> {
+  const error = await work.then(
+    () => undefined,
+    (thrown: unknown) => thrown,
+  );
+  if (!(error instanceof ConnectError)) throw new Error("the call did not fail");
+  return fromConnectError(error)?.reason ?? error.message;
+}
+
+interface Execution {
+  readonly started: readonly string[];
+  readonly output: string;
+  readonly result: JsonValue | undefined;
+  readonly error: { readonly reason: string; readonly message: string } | undefined;
+}
+
+/** An org of a test's own, with its clients on both replicas. */
+function org() {
+  const orgId = newId("org");
+  const principal = principalOf(orgId);
+  const workers: TestWorker[] = [];
+  const clients = (replica: ToolsReplica) => ({
+    tools: replica.client(ToolService, principal),
+    execution: replica.client(ToolExecutionService, principal),
+    worker: replica.client(ToolWorkerService, principal),
+  });
+  const one = clients(first);
+  const two = clients(second);
+  const work = async (options: Partial<TestWorkerOptions> & Pick<TestWorkerOptions, "tools">): Promise<TestWorker> => {
+    const worker = await startTestWorker({ client: one.worker, handle: (input) => input, ...options });
+    workers.push(worker);
+    return worker;
+  };
+  const toolNamed = async (name: string): Promise<Tool> => {
+    const { tools } = await one.tools.listTools({ pageSize: 200 });
+    const tool = tools.find((candidate) => candidate.definition?.name === name);
+    if (tool === undefined) throw new Error(`there is no tool ${name}`);
+    return tool;
+  };
+  return { orgId, principal, one, two, work, toolNamed, leave: () => workers.forEach((worker) => worker.vanish()) };
+}
+
+type Org = ReturnType<typeof org>;
+
+interface ExecuteOptions {
+  readonly args?: JsonObject;
+  readonly key?: string;
+  readonly epoch?: bigint;
+  readonly attempt?: number;
+  readonly client?: Client<typeof ToolExecutionService>;
+  readonly call?: CallOptions;
+}
+
+function execute(at: Org, tool: { toolId: string; digest: string }, options: ExecuteOptions = {}): Promise<Execution> {
+  const { args = {}, key = newId("stp"), epoch = 1n, attempt = 1, client = at.one.execution } = options;
+  const request = {
+    toolId: tool.toolId,
+    digest: tool.digest,
+    arguments: args,
+    idempotencyKey: key,
+    epoch,
+    runId: newId("run"),
+    stepId: newId("stp"),
+    attempt,
+  };
+  return collect(client.executeTool(request, options.call));
+}
+
+async function collect(
+  parts: AsyncIterable<{
+    readonly part: { readonly case: string | undefined; readonly value?: unknown };
+  }>,
+): Promise<Execution> {
+  const started: string[] = [];
+  let output = "";
+  let result: JsonValue | undefined;
+  let error: Execution["error"];
+  for await (const { part } of parts as AsyncIterable<{ part: ExecutePart }>) {
+    if (part.case === "started") started.push(part.value.workerName);
+    else if (part.case === "output") output += part.value;
+    else if (part.case === "result") result = toJson(ValueSchema, part.value);
+    else if (part.case === "error") error = { reason: Reason[part.value.reason] ?? "", message: part.value.message };
+  }
+  return { started, output, result, error };
+}
+
+type ExecutePart = import("@cadre/gen/cadre/tools/v1/tool_pb").ExecuteToolResponse["part"];
+
+let at: Org;
+beforeEach(() => {
+  at = org();
+});
+afterEach(() => at.leave());
+
+describe("definitions", () => {
+  test("are registered, listed among the built-in ones by name, and got", async () => {
+    const { tool } = await at.one.tools.registerTool({ definition: definition("crm_lookup") });
+    expect(tool).toMatchObject({
+      kind: ToolKind.WORKER,
+      workers: 0,
+      digest: expect.stringMatching(/^sha256:[0-9a-f]{64}$/),
+    });
+    const { tools, nextPageToken } = await at.two.tools.listTools({});
+    expect(tools.map((each) => each.definition?.name)).toEqual([
+      "calculator",
+      "clock",
+      "crm_lookup",
+      "echo",
+      "http_fetch",
+    ]);
+    expect(nextPageToken).toBe("");
+    for (const each of tools) {
+      expect((await at.two.tools.getTool({ toolId: each.toolId })).tool).toEqual(each);
+    }
+  });
+
+  test("are paged without a gap or a repetition", async () => {
+    for (const name of ["zz", "aa", "mm", "dd"]) await at.one.tools.registerTool({ definition: definition(name) });
+    const names: (string | undefined)[] = [];
+    let pageToken = "";
+    do {
+      const page = await at.one.tools.listTools({ pageSize: 3, pageToken });
+      expect(page.tools.length).toBeLessThanOrEqual(3);
+      names.push(...page.tools.map((tool) => tool.definition?.name));
+      pageToken = page.nextPageToken;
+    } while (pageToken !== "");
+    expect(names).toEqual(["aa", "calculator", "clock", "dd", "echo", "http_fetch", "mm", "zz"]);
+  });
+
+  test("registered again change nothing; a new one is in force, the old one stays for runs that pinned it", async () => {
+    const one = await at.one.tools.registerTool({ definition: definition("changing") });
+    expect((await at.one.tools.registerTool({ definition: definition("changing") })).tool).toEqual(one.tool);
+    const { tool } = await at.one.tools.registerTool({ definition: definition("changing", { description: "Other." }) });
+    expect(tool?.toolId).toBe(one.tool?.toolId);
+    expect(tool?.digest).not.toBe(one.tool?.digest);
+    expect((await at.one.tools.getTool({ toolId: tool?.toolId })).tool?.digest).toBe(tool?.digest);
+  });
+
+  test.each<[string, DefinitionInit]>([
+    ["ALREADY_EXISTS", definition("echo")],
+    ["INVALID_SCHEMA", definition("bad", { inputSchema: { type: "nonsense" } })],
+    ["INVALID_SCHEMA", definition("bad", { inputSchema: { type: "string" } })],
+    ["INVALID_SCHEMA", definition("bad", { outputSchema: { $ref: "https://example.com/" } })],
+    ["INVALID_ARGUMENT", definition("Bad Name")],
+  ])("are refused as %s", async (reason, bad) => {
+    expect(await reasonOf(at.one.tools.registerTool({ definition: bad }))).toBe(reason);
+  });
+
+  test("of another org are not there, neither registered nor built-in ones", async () => {
+    const other = org();
+    const { tool } = await other.one.tools.registerTool({ definition: definition("private_tool") });
+    const echo = await other.toolNamed("echo");
+    for (const toolId of [tool?.toolId ?? "", echo.toolId, newId("tool")]) {
+      expect(await reasonOf(at.one.tools.getTool({ toolId }))).toBe("TOOL_NOT_FOUND");
+      expect(await reasonOf(collect(at.one.tools.callTool({ toolId })))).toBe("TOOL_NOT_FOUND");
+      expect(await reasonOf(execute(at, { toolId, digest: tool?.digest ?? "" }))).toBe("TOOL_NOT_FOUND");
+    }
+    expect((await at.one.execution.resolveTools({ names: ["private_tool"] })).missing).toEqual(["private_tool"]);
+  });
+
+  test("are resolved by name, or all of them", async () => {
+    const { tool } = await at.one.tools.registerTool({ definition: definition("pinned") });
+    const named = await at.one.execution.resolveTools({ names: ["pinned", "echo", "nope"] });
+    expect(named.tools.map(({ definition: each }) => each?.name)).toEqual(["echo", "pinned"]);
+    expect(named.tools[1]).toMatchObject({ toolId: tool?.toolId, digest: tool?.digest });
+    expect(named.missing).toEqual(["nope"]);
+    const all = await at.one.execution.resolveTools({ names: ["*"] });
+    expect(all.tools.map(({ definition: each }) => each?.name)).toEqual([
+      "calculator",
+      "clock",
+      "echo",
+      "http_fetch",
+      "pinned",
+    ]);
+  });
+});
+
+describe("a built-in tool", () => {
+  test("is called directly and by the orchestrator", async () => {
+    const calculator = await at.toolNamed("calculator");
+    const direct = await collect(
+      at.one.tools.callTool({ toolId: calculator.toolId, arguments: { expression: "6*7" } }),
+    );
+    expect(direct).toMatchObject({ result: { result: "42" }, error: undefined });
+    expect(await execute(at, calculator, { args: { expression: "1/0" } })).toMatchObject({
+      started: [""],
+      error: { reason: "TOOL_FAILED", message: expect.stringContaining("not finite") },
+    });
+    const echo = await at.toolNamed("echo");
+    expect((await execute(at, echo, { args: { a: [1, null, { b: "ü" }] } })).result).toEqual({
+      a: [1, null, { b: "ü" }],
+    });
+    expect((await execute(at, await at.toolNamed("clock"))).result).toMatchObject({ time_zone: "UTC" });
+  });
+
+  test("refuses arguments by JSON Pointer, and a digest of another release", async () => {
+    const calculator = await at.toolNamed("calculator");
+    const error = await execute(at, calculator, { args: { expression: 1, more: true } }).catch(
+      (thrown: unknown) => thrown,
+    );
+    const failure = error instanceof ConnectError ? fromConnectError(error) : undefined;
+    expect(failure?.reason).toBe("TOOL_ARGUMENTS_INVALID");
+    expect(failure?.violations.map(({ field }) => field).sort()).toEqual(["arguments/expression", "arguments/more"]);
+    const digest = `sha256:${"0".repeat(64)}`;
+    expect(await reasonOf(execute(at, { toolId: calculator.toolId, digest }))).toBe("DEFINITION_CHANGED");
+  });
+
+  test("that is refused by the egress rules says so, and the audit log has it", async () => {
+    const httpFetch = await at.toolNamed("http_fetch");
+    const url = "https://169.254.169.254/latest/meta-data/?token=hidden";
+    expect((await execute(at, httpFetch, { args: { url } })).error?.reason).toBe("EGRESS_DENIED");
+    expect(world.denials).toContainEqual(
+      expect.objectContaining({ type: "egress.denied", orgId: at.orgId, reason: "METADATA" }),
+    );
+    expect(JSON.stringify(world.denials)).not.toContain("hidden");
+  });
+});
+
+describe("a call of a worker's tool", () => {
+  test("brings arguments, prints in order, and gives the result, whichever replica is asked", async () => {
+    const worker = await at.work({
+      tools: [definition("speak")],
+      name: "host-1",
+      async handle(input, { print }) {
+        for (let part = 0; part < 20; part++) await print(`${part} `);
+        return { said: input["text"] ?? null };
+      },
+    });
+    const tool = await at.toolNamed("speak");
+    expect(tool.workers).toBe(1);
+    const expected = {
+      started: ["host-1"],
+      output: Array.from({ length: 20 }, (_, part) => `${part} `).join(""),
+      result: { said: "hi" },
+      error: undefined,
+    };
+    expect(await execute(at, tool, { args: { text: "hi" }, key: "k 1" })).toEqual(expected);
+    expect(await execute(at, tool, { args: { text: "hi" }, client: at.two.execution })).toEqual(expected);
+    expect(worker.received[0]).toMatchObject({
+      tool: "speak",
+      digest: tool.digest,
+      arguments: { text: "hi" },
+      idempotencyKey: "k 1",
+      attempt: 1,
+    });
+    expect(worker.refused).toEqual([]);
+  });
+
+  test("reports may land on another replica than the stream", async () => {
+    await at.work({
+      tools: [definition("split_brain")],
+      reports: at.two.worker,
+      async handle(_, { print }) {
+        await print("from two");
+        return "done";
+      },
+    });
+    const tool = await at.toolNamed("split_brain");
+    expect(await execute(at, tool)).toMatchObject({ output: "from two", result: "done" });
+    expect(await execute(at, tool, { client: at.two.execution })).toMatchObject({ output: "from two", result: "done" });
+  });
+
+  test("fails as the tool failed", async () => {
+    await at.work({ tools: [definition("fail")], handle: () => Promise.reject(new Error("no such customer")) });
+    const { error } = await execute(at, await at.toolNamed("fail"));
+    expect(error).toEqual({ reason: "TOOL_FAILED", message: "Error: no such customer" });
+  });
+
+  test("is refused before anything is stored when its arguments are wrong", async () => {
+    const worker = await at.work({ tools: [definition("strict")] });
+    const tool = await at.toolNamed("strict");
+    const key = newId("stp");
+    expect(await reasonOf(execute(at, tool, { args: { n: "one" }, key }))).toBe("TOOL_ARGUMENTS_INVALID");
+    expect(await reasonOf(execute(at, tool, { args: { text: "x".repeat(1_100_000) }, key }))).toBe(
+      "TOOL_ARGUMENTS_INVALID",
+    );
+    // The key is still unused.
+    expect((await execute(at, tool, { args: { n: 1 }, key })).result).toEqual({ n: 1 });
+    expect(worker.received).toHaveLength(1);
+  });
+
+  test.each<[string, DefinitionInit, JsonValue]>([
+    ["does not match the output schema", { outputSchema: { type: "object", required: ["a"] } }, { b: 1 }],
+    ["is larger than a mebibyte", {}, "x".repeat(1_100_000)],
+  ])("ends as TOOL_RESULT_INVALID when its result %s", async (_, more, result) => {
+    await at.work({ tools: [definition("odd_result", more)], handle: () => result });
+    expect((await execute(at, await at.toolNamed("odd_result"))).error?.reason).toBe("TOOL_RESULT_INVALID");
+  });
+
+  test("keeps odd texts as they are: NUL, control characters, delimiters, emoji over chunk edges", async () => {
+    const text = "\u0000\u001b[31m data: [DONE]\n\n \u{1f680}";
+    await at.work({
+      tools: [definition("odd_text")],
+      async handle(_, { print }) {
+        await print(text);
+        await print(text);
+        return { [text]: text };
+      },
+    });
+    const tool = await at.toolNamed("odd_text");
+    expect(await execute(at, tool, { args: { text } })).toMatchObject({
+      output: text + text,
+      result: { [text]: text },
+    });
+  });
+
+  test("prints no more than is kept, and says so", async () => {
+    await at.work({
+      tools: [definition("chatty")],
+      async handle(_, { print }) {
+        for (let part = 0; part < 20; part++) await print("x".repeat(262_144));
+        return "done";
+      },
+    });
+    const { output, result } = await execute(at, await at.toolNamed("chatty"));
+    expect(result).toBe("done");
+    expect(output.length).toBe(4_194_304 + "\n[output truncated]\n".length);
+    expect(output.endsWith("\n[output truncated]\n")).toBe(true);
+  });
+
+  test("without a worker is unavailable after the wait, and the same key may ask again", async () => {
+    const { tool } = await at.one.tools.registerTool({ definition: definition("lonely") });
+    if (tool === undefined) throw new Error("not registered");
+    const key = newId("stp");
+    const startedAt = performance.now();
+    expect(await reasonOf(execute(at, tool, { key }))).toBe("TOOL_UNAVAILABLE");
+    expect(performance.now() - startedAt).toBeLessThan(1_500);
+    const worker = await at.work({ tools: [definition("lonely")] });
+    expect((await execute(at, tool, { key })).result).toEqual({});
+    expect(worker.received.map(({ attempt }) => attempt)).toEqual([1]);
+  });
+
+  test("waits for a worker that comes in time", async () => {
+    const { tool } = await at.one.tools.registerTool({ definition: definition("late_worker") });
+    if (tool === undefined) throw new Error("not registered");
+    const execution = execute(at, tool, { client: at.two.execution });
+    await at.work({ tools: [definition("late_worker")] });
+    expect((await execution).result).toEqual({});
+  });
+
+  test("ends by the tool's timeout; the worker is told, and its late result is refused", async () => {
+    const finish = Promise.withResolvers<void>();
+    const worker = await at.work({
+      tools: [definition("slow", { timeout: durationFromMs(300) })],
+      async handle() {
+        await finish.promise;
+        return "late";
+      },
+    });
+    const tool = await at.toolNamed("slow");
+    const key = newId("stp");
+    const startedAt = performance.now();
+    expect((await execute(at, tool, { key })).error?.reason).toBe("DEADLINE_EXCEEDED");
+    expect(performance.now() - startedAt).toBeLessThan(1_300);
+    await vi.waitFor(() => expect(worker.cancelled).toHaveLength(1), 2_000);
+    finish.resolve();
+    await vi.waitFor(() => expect(worker.refused).toEqual(["CALL_NOT_FOUND"]), 2_000);
+    expect((await execute(at, tool, { key })).error?.reason).toBe("DEADLINE_EXCEEDED");
+  });
+});
+
+describe("an idempotency key", () => {
+  test("joins the call that runs, with all that it printed, and gives the outcome afterwards", async () => {
+    const finish = Promise.withResolvers<void>();
+    const printed = Promise.withResolvers<void>();
+    const worker = await at.work({
+      tools: [definition("once")],
+      concurrency: 10,
+      async handle(_, { print }) {
+        await print("before ");
+        printed.resolve();
+        await finish.promise;
+        await print("after");
+        return "done";
+      },
+    });
+    const tool = await at.toolNamed("once");
+    const key = newId("stp");
+    const executions = [execute(at, tool, { key })];
+    await printed.promise;
+    executions.push(execute(at, tool, { key, client: at.two.execution }), execute(at, tool, { key, epoch: 2n }));
+    finish.resolve();
+    const expected = { started: ["test"], output: "before after", result: "done", error: undefined };
+    expect(await Promise.all(executions)).toEqual([expected, expected, expected]);
+    expect(await execute(at, tool, { key, epoch: 3n, attempt: 7, client: at.two.execution })).toEqual(expected);
+    expect(worker.received).toHaveLength(1);
+  });
+
+  test("of fifty calls at once runs one", async () => {
+    const worker = await at.work({ tools: [definition("fifty")], concurrency: 50 });
+    const tool = await at.toolNamed("fifty");
+    const key = newId("stp");
+    const clients = [at.one.execution, at.two.execution];
+    const results = await Promise.all(
+      Array.from({ length: 50 }, (_, index) => execute(at, tool, { key, client: clients[index % 2] as never })),
+    );
+    expect(new Set(results.map((each) => JSON.stringify(each.result)))).toEqual(new Set(["{}"]));
+    expect(worker.received).toHaveLength(1);
+  });
+
+  test("is refused with a lower epoch, whatever became of the call", async () => {
+    await at.work({ tools: [definition("fenced")] });
+    const tool = await at.toolNamed("fenced");
+    const key = newId("stp");
+    await execute(at, tool, { key, epoch: 5n });
+    expect(await reasonOf(execute(at, tool, { key, epoch: 4n }))).toBe("EPOCH_STALE");
+    expect(await reasonOf(at.one.execution.cancelExecution({ idempotencyKey: key, epoch: 4n }))).toBe("EPOCH_STALE");
+    await execute(at, tool, { key, epoch: 6n });
+    expect(await reasonOf(execute(at, tool, { key, epoch: 5n }))).toBe("EPOCH_STALE");
+  });
+
+  test("is refused with another request, and belongs to one org", async () => {
+    await at.work({ tools: [definition("keyed")] });
+    const tool = await at.toolNamed("keyed");
+    await execute(at, tool, { key: "shared", args: { n: 1 } });
+    expect(await reasonOf(execute(at, tool, { key: "shared", args: { n: 2 } }))).toBe("IDEMPOTENCY_KEY_REUSED");
+    const other = org();
+    await other.work({ tools: [definition("keyed")] });
+    const theirs = await other.toolNamed("keyed");
+    expect((await execute(other, theirs, { key: "shared", args: { n: 2 } })).result).toEqual({ n: 2 });
+    other.leave();
+  });
+
+  test("of a direct call is another one than a step's", async () => {
+    const worker = await at.work({ tools: [definition("both_ways")] });
+    const tool = await at.toolNamed("both_ways");
+    await execute(at, tool, { key: "same", args: { n: 1 } });
+    const direct = () =>
+      collect(
+        at.one.tools.callTool({ toolId: tool.toolId, arguments: { n: 2 } }, { headers: { "idempotency-key": "same" } }),
+      );
+    expect((await direct()).result).toEqual({ n: 2 });
+    expect((await direct()).result).toEqual({ n: 2 });
+    expect(worker.received).toHaveLength(2);
+  });
+
+  test("of a stream that was cut finds the call still running", async () => {
+    const finish = Promise.withResolvers<void>();
+    const worker = await at.work({ tools: [definition("uncut")], handle: () => finish.promise.then(() => "done") });
+    const tool = await at.toolNamed("uncut");
+    const key = newId("stp");
+    const controller = new AbortController();
+    const cut = execute(at, tool, { key, call: { signal: controller.signal } });
+    await vi.waitFor(() => expect(worker.received).toHaveLength(1));
+    controller.abort();
+    await expect(cut).rejects.toThrow();
+    finish.resolve();
+    expect((await execute(at, tool, { key, epoch: 2n })).result).toBe("done");
+    expect(worker.received).toHaveLength(1);
+    expect(worker.cancelled).toEqual([]);
+  });
+});
+
+describe("cancelling", () => {
+  /** A handler that runs until it is told to stop, or for good. */
+  const untilStopped = (signal: AbortSignal): Promise<never> =>
+    new Promise((_, reject) => signal.addEventListener("abort", () => reject(new Error("stopped")), { once: true }));
+
+  test("stops a handler, on another replica, and says that it had begun", async () => {
+    const worker = await at.work({ tools: [definition("stoppable")], handle: (_, { signal }) => untilStopped(signal) });
+    const tool = await at.toolNamed("stoppable");
+    const key = newId("stp");
+    const execution = execute(at, tool, { key });
+    await vi.waitFor(() => expect(worker.running).toBe(1));
+    const startedAt = performance.now();
+    const { progress } = await at.two.execution.cancelExecution({ idempotencyKey: key, epoch: 1n });
+    expect(progress).toBe(ExecutionProgress.PARTIAL);
+    expect(performance.now() - startedAt).toBeLessThan(1_000);
+    expect((await execution).error?.reason).toBe("CANCELLED");
+    expect(worker.running).toBe(0);
+    expect((await at.one.execution.cancelExecution({ idempotencyKey: key, epoch: 1n })).progress).toBe(progress);
+  });
+
+  test("says that a handler may still run that does not listen, and keeps its place taken until it ends", async () => {
+    const finish = Promise.withResolvers<void>();
+    const worker = await at.work({ tools: [definition("deaf")], handle: () => finish.promise.then(() => "late") });
+    const tool = await at.toolNamed("deaf");
+    const key = newId("stp");
+    const execution = execute(at, tool, { key });
+    await vi.waitFor(() => expect(worker.running).toBe(1));
+    const grace = durationFromMs(200);
+    const { progress } = await at.two.execution.cancelExecution({ idempotencyKey: key, epoch: 1n, grace });
+    expect(progress).toBe(ExecutionProgress.MAY_STILL_RUN);
+    expect((await execution).error?.reason).toBe("CANCELLED");
+    // Its only place is taken, so the next call waits.
+    const next = execute(at, tool);
+    finish.resolve();
+    expect((await next).result).toBe("late");
+    expect(worker.mostRunning).toBe(1);
+    expect(worker.refused).toEqual(["CALL_NOT_FOUND"]);
+    const later = await at.one.execution.cancelExecution({ idempotencyKey: key, epoch: 1n });
+    expect(later.progress).toBe(ExecutionProgress.PARTIAL);
+  });
+
+  test("finds that a call is done, or never started, and nothing starts afterwards", async () => {
+    const worker = await at.work({ tools: [definition("early")] });
+    const tool = await at.toolNamed("early");
+    const [done, unknown] = [newId("stp"), newId("stp")];
+    await execute(at, tool, { key: done });
+    const cancel = (idempotencyKey: string) => at.two.execution.cancelExecution({ idempotencyKey, epoch: 1n });
+    expect((await cancel(done)).progress).toBe(ExecutionProgress.DONE);
+    expect((await cancel(unknown)).progress).toBe(ExecutionProgress.NOT_STARTED);
+    expect((await execute(at, tool, { key: unknown })).error?.reason).toBe("CANCELLED");
+    expect((await execute(at, tool, { key: unknown, epoch: 2n })).error?.reason).toBe("CANCELLED");
+    expect(worker.received).toHaveLength(1);
+  });
+
+  test("takes a call out of the queue", async () => {
+    const finish = Promise.withResolvers<void>();
+    const worker = await at.work({ tools: [definition("queued")], handle: () => finish.promise.then(() => "done") });
+    const tool = await at.toolNamed("queued");
+    const running = execute(at, tool);
+    await vi.waitFor(() => expect(worker.running).toBe(1));
+    const key = newId("stp");
+    const waiting = execute(at, tool, { key });
+    await vi.waitFor(async () => {
+      const calls = await first.database.engine
+        .selectFrom("call")
+        .select("key")
+        .where("key", "=", `step:${key}`)
+        .execute();
+      expect(calls).toHaveLength(1);
+    });
+    const { progress } = await at.two.execution.cancelExecution({ idempotencyKey: key, epoch: 1n });
+    expect(progress).toBe(ExecutionProgress.NOT_STARTED);
+    expect((await waiting).error?.reason).toBe("CANCELLED");
+    finish.resolve();
+    expect((await running).result).toBe("done");
+    expect(worker.received).toHaveLength(1);
+  });
+
+  test("reaches the handler by the answers of output and heartbeat when the stream is down", async () => {
+    const worker = await at.work({
+      tools: [definition("by_answer")],
+      reports: at.two.worker,
+      async handle(_, { print, signal }) {
+        for (let part = 0; ; part++) {
+          signal.throwIfAborted();
+          await print(`${part} `);
+          await new Promise((resolve) => setTimeout(resolve, 20));
+        }
+      },
+    });
+    const tool = await at.toolNamed("by_answer");
+    const key = newId("stp");
+    const execution = execute(at, tool, { key, client: at.two.execution });
+    await vi.waitFor(() => expect(worker.running).toBe(1));
+    first.cutConnections();
+    const { progress } = await at.two.execution.cancelExecution({ idempotencyKey: key, epoch: 1n });
+    expect(progress).toBe(ExecutionProgress.PARTIAL);
+    expect((await execution).error?.reason).toBe("CANCELLED");
+  });
+
+  test("happens when the caller of a direct call leaves", async () => {
+    const worker = await at.work({
+      tools: [definition("left_alone")],
+      handle: (_, { signal }) => untilStopped(signal),
+    });
+    const tool = await at.toolNamed("left_alone");
+    const controller = new AbortController();
+    const call = collect(at.one.tools.callTool({ toolId: tool.toolId }, { signal: controller.signal }));
+    await vi.waitFor(() => expect(worker.running).toBe(1));
+    controller.abort();
+    await expect(call).rejects.toThrow();
+    await vi.waitFor(() => expect(worker.running).toBe(0), 2_000);
+    expect(worker.cancelled).toHaveLength(1);
+  });
+});
+
+describe("workers", () => {
+  test("share the load, the least busy first", async () => {
+    const finish = Promise.withResolvers<void>();
+    const handle = () => finish.promise.then(() => "done");
+    const workers = [
+      await at.work({ tools: [definition("shared")], concurrency: 4, handle }),
+      await at.work({ tools: [definition("shared")], concurrency: 4, handle, client: at.two.worker }),
+    ];
+    const tool = await at.toolNamed("shared");
+    expect(tool.workers).toBe(2);
+    const executions: Promise<Execution>[] = [];
+    for (let count = 1; count <= 8; count++) {
+      executions.push(execute(at, tool));
+      await vi.waitFor(() => expect(workers.reduce((sum, { running }) => sum + running, 0)).toBe(count));
+      expect(Math.abs((workers[0]?.running ?? 0) - (workers[1]?.running ?? 0))).toBeLessThanOrEqual(1);
+    }
+    finish.resolve();
+    await Promise.all(executions);
+    expect(workers.map(({ mostRunning }) => mostRunning)).toEqual([4, 4]);
+  });
+
+  test("take turns when all are idle", async () => {
+    const workers = [await at.work({ tools: [definition("turns")] }), await at.work({ tools: [definition("turns")] })];
+    const tool = await at.toolNamed("turns");
+    for (let count = 0; count < 6; count++) await execute(at, tool);
+    expect(workers.map(({ received }) => received.length)).toEqual([3, 3]);
+  });
+
+  test("are told apart by the digest of their definition", async () => {
+    const old = definition("versioned");
+    const recent = definition("versioned", { description: "A newer one." });
+    const [a, b] = [await at.work({ tools: [old], name: "old" }), await at.work({ tools: [recent], name: "new" })];
+    const tool = await at.toolNamed("versioned");
+    expect(tool.digest).toBe(b.digests[0]);
+    expect((await execute(at, tool)).started).toEqual(["new"]);
+    expect((await execute(at, { toolId: tool.toolId, digest: a.digests[0] ?? "" })).started).toEqual(["old"]);
+    // The newer one leaves; the older one is in force again, as it is the one that is there.
+    await b.drain();
+    b.vanish();
+    await vi.waitFor(async () => expect((await at.toolNamed("versioned")).digest).toBe(a.digests[0]), 3_000);
+    expect(await reasonOf(execute(at, tool))).toBe("TOOL_UNAVAILABLE");
+  });
+
+  test("must be granted the tools that they serve, and a scope to bring new definitions", async () => {
+    const connect = (fields: Parameters<typeof principalOf>[1], tools: DefinitionInit[]) => {
+      const client = first.client(ToolWorkerService, principalOf(at.orgId, fields));
+      return reasonOf(startTestWorker({ client, tools, handle: () => null }));
+    };
+    const serve = ["tools.serve"];
+    expect(await connect({ tools: ["other"] }, [definition("granted")])).toBe("TOOL_NOT_GRANTED");
+    expect(await connect({ tools: [] }, [definition("granted")])).toBe("TOOL_NOT_GRANTED");
+    expect(await connect({ tools: ["granted"], scopes: serve }, [definition("granted")])).toBe("SCOPE_MISSING");
+    expect(await connect({}, [definition("granted"), definition("granted")])).toBe("INVALID_ARGUMENT");
+    expect(await connect({}, [definition("echo")])).toBe("ALREADY_EXISTS");
+    await at.one.tools.registerTool({ definition: definition("granted") });
+    const client = first.client(ToolWorkerService, principalOf(at.orgId, { tools: ["granted"], scopes: serve }));
+    const worker = await startTestWorker({ client, tools: [definition("granted")], handle: () => "served" });
+    expect((await execute(at, await at.toolNamed("granted"))).result).toBe("served");
+    worker.vanish();
+  });
+
+  test("keep their calls when they reconnect in time, also to another replica", async () => {
+    const finish = Promise.withResolvers<void>();
+    const worker = await at.work({ tools: [definition("steady")], handle: () => finish.promise.then(() => "done") });
+    const tool = await at.toolNamed("steady");
+    const execution = execute(at, tool);
+    await vi.waitFor(() => expect(worker.running).toBe(1));
+    const { workerId } = worker;
+    await worker.reconnect(at.two.worker);
+    expect(worker.workerId).toBe(workerId);
+    finish.resolve();
+    expect((await execution).result).toBe("done");
+    expect((await execute(at, tool)).result).toBe("done");
+    expect(worker.received.map(({ attempt }) => attempt)).toEqual([1, 1]);
+  });
+
+  test("get a call again that was lost with the stream", async () => {
+    const finish = Promise.withResolvers<void>();
+    const handle = () => finish.promise.then(() => "done");
+    // A client that does not read what is sent: the call goes to a stream that nobody reads any more.
+    const { worker: client } = at.one;
+    const controller = new AbortController();
+    const stream = client.connect({ tools: [definition("resent")], concurrency: 1 }, { signal: controller.signal });
+    const { value } = await stream[Symbol.asyncIterator]().next();
+    const workerId = value.message.value.workerId as string;
+    const tool = await at.toolNamed("resent");
+    const execution = execute(at, tool);
+    await vi.waitFor(async () => {
+      const [call] = await first.database.engine
+        .selectFrom("call")
+        .select("state")
+        .where("digest", "=", tool.digest)
+        .where("org_id", "is not", null)
+        .where("tool_id", "is not", null)
+        .orderBy("queued_at", "desc")
+        .limit(1)
+        .execute();
+      expect(call?.state).toBe("dispatched");
+    });
+    controller.abort();
+    const received: string[] = [];
+    const again = client.connect({ tools: [definition("resent")], concurrency: 1, workerId });
+    for await (const { message } of again) {
+      if (message.case !== "call") continue;
+      received.push(message.value.callId);
+      void handle().then(() =>
+        client.reportResult({
+          workerId,
+          callId: message.value.callId,
+          outcome: { case: "result", value: create(ValueSchema, { kind: { case: "stringValue", value: "done" } }) },
+        }),
+      );
+      finish.resolve();
+      break;
+    }
+    expect(received).toHaveLength(1);
+    expect((await execution).result).toBe("done");
+  });
+
+  test("whose lease is over are forgotten, and their calls handed out again under the same key", async () => {
+    const lost = await at.work({
+      tools: [definition("fragile")],
+      name: "lost",
+      handle: () => new Promise(() => undefined),
+    });
+    const tool = await at.toolNamed("fragile");
+    const key = newId("stp");
+    const execution = execute(at, tool, { key });
+    await vi.waitFor(() => expect(lost.running).toBe(1));
+    const heir = await at.work({ tools: [definition("fragile")], name: "heir", handle: () => "inherited" });
+    const lateId = lost.received[0]?.callId ?? "";
+    lost.vanish();
+    await expireLease(lost.workerId);
+    const outcome = await execution;
+    expect(outcome).toMatchObject({ started: ["lost", "heir"], result: "inherited" });
+    expect(heir.received[0]).toMatchObject({ idempotencyKey: key, attempt: 2 });
+    const { worker: client } = at.one;
+    const late = { workerId: lost.workerId, callId: lateId, outcome: { case: "cancelled", value: {} } } as const;
+    expect(await reasonOf(client.reportResult(late))).toBe("CALL_NOT_FOUND");
+    expect(await reasonOf(client.heartbeat({ workerId: lost.workerId }))).toBe("WORKER_NOT_FOUND");
+    expect(await reasonOf(lost.reconnect())).toBe("WORKER_NOT_FOUND");
+  });
+
+  test("that lose a call five times make it fail", async () => {
+    const { tool } = await at.one.tools.registerTool({ definition: definition("poison") });
+    if (tool === undefined) throw new Error("not registered");
+    const execution = execute(at, tool);
+    for (let count = 1; count <= 5; count++) {
+      const worker = await at.work({ tools: [definition("poison")], handle: () => new Promise(() => undefined) });
+      await vi.waitFor(() => expect(worker.received[0]?.attempt).toBe(count));
+      worker.vanish();
+      await expireLease(worker.workerId);
+    }
+    expect((await execution).error).toMatchObject({ reason: "TOOL_FAILED", message: expect.stringContaining("lost") });
+  });
+
+  test("that drain get no more calls, finish those they have, and leave", async () => {
+    const finish = Promise.withResolvers<void>();
+    const leaving = await at.work({
+      tools: [definition("draining")],
+      concurrency: 5,
+      name: "leaving",
+      handle: () => finish.promise.then(() => "old"),
+    });
+    const tool = await at.toolNamed("draining");
+    const running = execute(at, tool);
+    await vi.waitFor(() => expect(leaving.running).toBe(1));
+    await leaving.drain();
+    expect((await at.toolNamed("draining")).workers).toBe(0);
+    const staying = await at.work({
+      tools: [definition("draining")],
+      concurrency: 5,
+      name: "staying",
+      handle: () => "new",
+    });
+    expect((await execute(at, tool)).started).toEqual(["staying"]);
+    finish.resolve();
+    expect((await running).result).toBe("old");
+    leaving.vanish();
+    await vi.waitFor(async () => {
+      const workers = await first.database.engine
+        .selectFrom("worker")
+        .select("name")
+        .where("org_id", "is not", null)
+        .execute();
+      expect(workers.map(({ name }) => name)).not.toContain("leaving");
+    }, 3_000);
+    expect(staying.received).toHaveLength(1);
+  });
+
+  test("of another principal cannot report for them, nor continue them", async () => {
+    const finish = Promise.withResolvers<void>();
+    const worker = await at.work({ tools: [definition("owned")], handle: () => finish.promise.then(() => "mine") });
+    const tool = await at.toolNamed("owned");
+    const execution = execute(at, tool);
+    await vi.waitFor(() => expect(worker.received).toHaveLength(1));
+    const { workerId } = worker;
+    const callId = worker.received[0]?.callId ?? "";
+    for (const orgId of [at.orgId, newId("org")]) {
+      const intruder = first.client(ToolWorkerService, principalOf(orgId));
+      const forged = {
+        workerId,
+        callId,
+        outcome: { case: "result", value: create(ValueSchema, { kind: { case: "stringValue", value: "forged" } }) },
+      } as const;
+      expect(await reasonOf(intruder.reportResult(forged))).toBe("CALL_NOT_FOUND");
+      expect(await reasonOf(intruder.reportOutput({ workerId, callId, seq: 1n, output: "forged" }))).toBe(
+        "CALL_NOT_FOUND",
+      );
+      expect(await reasonOf(intruder.heartbeat({ workerId }))).toBe("WORKER_NOT_FOUND");
+      expect(await reasonOf(intruder.drain({ workerId }))).toBe("WORKER_NOT_FOUND");
+      const tools = [definition("owned")];
+      expect(await reasonOf(collect(intruder.connect({ workerId, tools, concurrency: 1 }) as never))).toBe(
+        "WORKER_NOT_FOUND",
+      );
+    }
+    finish.resolve();
+    expect(await execution).toMatchObject({ output: "", result: "mine" });
+  });
+
+  test("are superseded by a newer stream of their own", async () => {
+    const worker = await at.work({ tools: [definition("superseded")] });
+    const { workerId, ended } = worker;
+    const controller = new AbortController();
+    const newer = at.two.worker.connect(
+      { tools: [definition("superseded")], concurrency: 1, workerId },
+      { signal: controller.signal },
+    );
+    const messages = newer[Symbol.asyncIterator]();
+    expect((await messages.next()).value.message.case).toBe("registered");
+    expect(await ended).toBe("ended");
+    controller.abort();
+  });
+
+  test("may repeat a report; another one for the same call is refused", async () => {
+    const worker = await at.work({ tools: [definition("repeated")], handle: () => "one" });
+    await execute(at, await at.toolNamed("repeated"));
+    const { workerId } = worker;
+    const callId = worker.received[0]?.callId ?? "";
+    const report = (value: string) => {
+      const outcome = { case: "result", value: create(ValueSchema, { kind: { case: "stringValue", value } }) } as const;
+      return at.two.worker.reportResult({ workerId, callId, outcome });
+    };
+    await vi.waitFor(() => report("one"));
+    expect(await reasonOf(report("two"))).toBe("CALL_NOT_FOUND");
+  });
+
+  test("may repeat output, but leave none out", async () => {
+    const worker = await at.work({
+      tools: [definition("numbered")],
+      async handle(_, { call }) {
+        const say = (seq: bigint, output: string) =>
+          at.two.worker.reportOutput({ workerId: worker.workerId, callId: call.callId, seq, output });
+        await say(1n, "a");
+        await say(1n, "a");
+        await say(2n, "b");
+        await say(1n, "a");
+        return reasonOf(say(4n, "d"));
+      },
+    });
+    expect(await execute(at, await at.toolNamed("numbered"))).toMatchObject({
+      output: "ab",
+      result: "INVALID_ARGUMENT",
+    });
+  });
+});
+
+/** Lets a registration run out, as ten seconds without a heartbeat would. */
+async function expireLease(workerId: string): Promise<void> {
+  const { toUuid } = await import("../runtime/ids/id.ts");
+  await first.database.engine
+    .updateTable("worker")
+    .set({ lease_until: new Date(0) })
+    .where("worker_id", "=", toUuid("wrk", workerId))
+    .execute();
+}
