@@ -1,0 +1,64 @@
+// A process of its own at one end of the bus:
+//   node bus-process.ts relay|consumer <database url>
+// The relay moves the table `sample.entry` to the bus; the consumer writes what
+// it gets to the table `sample.seen`. It writes a line when it is at work, and
+// ends when its standard input does.
+import { type Generated, sql } from "kysely";
+import pino from "pino";
+import { openPostgresEventBus } from "../../services/runtime/bus/postgres-event-bus.ts";
+import { type RelaySource, startRelay } from "../../services/runtime/bus/relay.ts";
+import { openDatabase } from "../../services/runtime/postgres/open-database.ts";
+
+interface Schema {
+  entry: { position: bigint; key: string; number: number };
+  relayed: { position: bigint };
+  seen: { id: Generated<bigint>; key: string; number: number };
+}
+
+const [, , role, url = ""] = process.argv;
+const log = pino({ level: "warn" }, pino.destination(2));
+const database = openDatabase<Schema>({ url, service: "sample", log });
+const bus = await openPostgresEventBus({ url, log, topics: [{ name: "faulty", partitions: 6 }], leaseMs: 1_500 });
+
+const source: RelaySource = {
+  async read(limit) {
+    const rows = await database.engine
+      .selectFrom("entry")
+      .selectAll()
+      .where("position", ">", sql<bigint>`(select position from relayed)`)
+      .orderBy("position")
+      .limit(limit)
+      .execute();
+    return rows.map(({ position, key, number }) => ({
+      position,
+      event: { topic: "faulty", key, headers: { number: String(number) }, value: Buffer.from(`${key}/${number}`) },
+    }));
+  },
+  async markRelayed(position) {
+    await database.engine.updateTable("relayed").set({ position }).execute();
+  },
+  async lag() {
+    return 0n;
+  },
+};
+
+const atWork =
+  role === "relay"
+    ? startRelay({ name: "faulty", source, bus, log, batchSize: 20, idleMs: 20 })
+    : bus.subscribe({
+        topic: "faulty",
+        group: "witness",
+        handle: async ({ key, headers }) => {
+          await database.engine
+            .insertInto("seen")
+            .values({ key, number: Number(headers.number) })
+            .execute();
+        },
+      });
+process.stdout.write("at work\n");
+process.stdin.resume();
+process.stdin.once("end", async () => {
+  await atWork.stop();
+  await bus.close();
+  await database.close();
+});
