@@ -29,7 +29,11 @@ const orderStatus = defineTool({
   },
 });
 
-const worker = await cadre.tools.serve([orderStatus], { concurrency: 4, name: "example 02" });
+const worker = await cadre.tools.serve([orderStatus], {
+  concurrency: 4,
+  name: "example 02",
+  onBreak: ({ error }) => process.stderr.write(`connecting again: ${error.message}\n`),
+});
 process.stdout.write(`serving order_status as ${worker.workerId}; Ctrl-C stops\n`);
 
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => void worker.close());

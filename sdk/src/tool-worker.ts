@@ -24,6 +24,7 @@ import type { Caller } from "./caller.ts";
 import { createConnectionWatch } from "./connection-watch.ts";
 import { type DefinedTool, ToolFailure } from "./define-tool.ts";
 import { CadreError, type CadreErrorReason, reasonNumber, toCadreError } from "./error.ts";
+import type { StreamBreak } from "./event-stream.ts";
 import { backoffMs, delay, isPassing } from "./retry.ts";
 import { createToolOutput } from "./tool-output.ts";
 
@@ -44,9 +45,11 @@ export interface ServeOptions {
    * milliseconds; 20,000 unless said. The server sends something every 5 seconds.
    */
   readonly silenceTimeoutMs?: number;
+  /** Told of each break in the connection, which repairs itself. */
+  readonly onBreak?: (info: StreamBreak) => void;
   /**
-   * Told of what a handler threw, of breaks in the connection and of results
-   * that could not be delivered; `console.error` unless said.
+   * Told of what a handler threw, of results that could not be delivered, and
+   * why the worker ended; `console.error` unless said.
    */
   readonly onError?: (error: unknown, about: WorkerTrouble) => void;
 }
@@ -125,6 +128,7 @@ export function serveTools(
     drainTimeoutMs = 30_000,
     maxReconnectDelayMs = 5_000,
     silenceTimeoutMs = 20_000,
+    onBreak,
     // A library without a log of its own: losing an error in silence would be worse.
     // oxlint-disable-next-line no-console
     onError = (error, about) => console.error("cadre worker:", about, error),
@@ -372,9 +376,10 @@ export function serveTools(
         if (error.reason === "WORKER_NOT_FOUND" && workerId !== "") loseRegistration(workerId);
         else if (!isPassing(error) && error.reason !== "CANCELLED") throw error;
         failures += 1;
-        onError(error, { kind: "connection" });
         const policy = { initialDelayMs: 100, maxDelayMs: maxReconnectDelayMs };
-        await delay(backoffMs(failures, policy, error.retryAfterMs), stop.signal).catch(() => undefined);
+        const delayMs = backoffMs(failures, policy, error.retryAfterMs);
+        onBreak?.({ error, attempt: failures, delayMs });
+        await delay(delayMs, stop.signal).catch(() => undefined);
       } finally {
         stop.signal.removeEventListener("abort", onStop);
         connection.abort();
@@ -411,8 +416,9 @@ export function serveTools(
   async function drain(): Promise<void> {
     if (workerId !== "") {
       await caller.unary(method.drain, { workerId }, { timeoutMs: 5_000 }).catch((thrown: unknown) => {
-        // Not decisive: the server notices the missing worker by itself.
-        onError(thrown, { kind: "connection" });
+        // Not decisive: the server misses the heartbeats and hands the calls to others.
+        const error = toCadreError(thrown);
+        if (!isPassing(error)) onError(error, { kind: "connection" });
       });
     }
     if (!(await idleWithin(drainTimeoutMs))) {

@@ -46,6 +46,15 @@ test("what the tool says went wrong reaches the caller", async () => {
   await expect(call.result()).rejects.toMatchObject({ reason: "TOOL_FAILED", message: "there is no order B-1" });
 });
 
+test("the app serves on after the server was killed, and the turn that ran ends", async () => {
+  const session = await cadre.sessions.create({ agent: "assistant" });
+  const turn = await session.send('wait 2s\ncall order_status {"order_id":"A-1002"}');
+  const outcome = turn.outcome();
+  await server.kill();
+  server = await server.restart();
+  expect(await outcome).toMatchObject({ state: "succeeded", answer: expect.stringContaining("UPS") });
+}, 90_000);
+
 test("SIGTERM lets it leave in order", async () => {
   const ended = new Promise((resolve) => app.once("exit", resolve));
   app.kill("SIGTERM");
