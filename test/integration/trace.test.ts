@@ -59,4 +59,4 @@ test("a turn with a tool is one trace over gateway, orchestrator, tools and SQL"
   );
   expect(new Set(sql.map((span) => hostsAbove(span).at(-1)))).toContain("orchestrator");
   for (const { attributes } of sql) expect(JSON.stringify(attributes)).not.toContain("6 * 7");
-});
+}, 60_000);

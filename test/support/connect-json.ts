@@ -1,3 +1,4 @@
+import { request as httpRequest } from "node:http";
 import type { DescMethod, JsonObject, JsonValue } from "@bufbuild/protobuf";
 
 /** An answer as it came over the wire, with what differs between equal answers left out. */
@@ -20,6 +21,13 @@ const volatileHeaders = new Set([
   "transfer-encoding",
 ]);
 
+/** Refused credentials are counted by address: each call comes from another one of loopback. */
+let lastSource = 1;
+function nextSource(): string {
+  lastSource = (lastSource % 65_000) + 1;
+  return `127.1.${lastSource >> 8}.${lastSource & 255}`;
+}
+
 /**
  * Calls a method by the Connect protocol with JSON, by hand: nothing of ours
  * stands between the test and the bytes. Of a stream the first frame is read.
@@ -31,25 +39,54 @@ export async function callRaw(
   credential: string | undefined,
 ): Promise<RawAnswer> {
   const isUnary = method.methodKind === "unary";
-  const json = new TextEncoder().encode(JSON.stringify(request));
-  const response = await fetch(`${baseUrl}/${method.parent.typeName}/${method.name}`, {
-    method: "POST",
+  const json = Buffer.from(JSON.stringify(request));
+  const { status, headers, text } = await post(`${baseUrl}/${method.parent.typeName}/${method.name}`, {
     headers: {
       "content-type": isUnary ? "application/json" : "application/connect+json",
       "connect-protocol-version": "1",
       ...(credential === undefined ? {} : { authorization: `Bearer ${credential}` }),
     },
     body: isUnary ? json : envelope(json),
+    isUnary,
   });
-  const text = isUnary ? await response.text() : await firstFrame(response);
-  const headers = Object.fromEntries([...response.headers].filter(([name]) => !volatileHeaders.has(name)));
-  const requestId = response.headers.get("x-request-id") ?? "req_none";
   return {
-    status: response.status,
-    headers,
-    body: maskRequestId(text, requestId),
+    status,
+    headers: Object.fromEntries(Object.entries(headers).filter(([name]) => !volatileHeaders.has(name))),
+    body: maskRequestId(text),
     reason: reasonOf(text),
   };
+}
+
+interface Post {
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: Uint8Array;
+  readonly isUnary: boolean;
+}
+
+function post(url: string, { headers, body, isUnary }: Post) {
+  return new Promise<{ status: number; headers: Record<string, string>; text: string }>((resolve, reject) => {
+    const outgoing = httpRequest(
+      url,
+      { method: "POST", headers, localAddress: nextSource(), agent: false },
+      (incoming) => {
+        let bytes = Buffer.alloc(0);
+        const done = (text: string): void => {
+          const pairs = Object.entries(incoming.headers).map(([name, value]) => [name, String(value)] as const);
+          resolve({ status: incoming.statusCode ?? 0, headers: Object.fromEntries(pairs), text });
+          outgoing.destroy();
+        };
+        incoming.on("data", (chunk: Buffer) => {
+          bytes = Buffer.concat([bytes, chunk]);
+          if (isUnary || bytes.length < 5) return;
+          const end = 5 + bytes.readUInt32BE(1);
+          if (bytes.length >= end) done(bytes.toString("utf8", 5, end));
+        });
+        incoming.on("end", () => done(bytes.toString("utf8", isUnary ? 0 : 5)));
+      },
+    );
+    outgoing.on("error", reject);
+    outgoing.end(body);
+  });
 }
 
 function envelope(message: Uint8Array): Uint8Array<ArrayBuffer> {
@@ -57,28 +94,6 @@ function envelope(message: Uint8Array): Uint8Array<ArrayBuffer> {
   new DataView(frame.buffer).setUint32(1, message.length);
   frame.set(message, 5);
   return frame;
-}
-
-async function firstFrame(response: Response): Promise<string> {
-  const reader = response.body?.getReader();
-  if (reader === undefined) return "";
-  let bytes = new Uint8Array();
-  try {
-    for (;;) {
-      if (bytes.length >= 5) {
-        const end = 5 + new DataView(bytes.buffer, bytes.byteOffset).getUint32(1);
-        if (bytes.length >= end) return new TextDecoder().decode(bytes.subarray(5, end));
-      }
-      const { done, value } = await reader.read();
-      if (done) return new TextDecoder().decode(bytes.subarray(5));
-      const joined = new Uint8Array(bytes.length + value.length);
-      joined.set(bytes);
-      joined.set(value, bytes.length);
-      bytes = joined;
-    }
-  } finally {
-    await reader.cancel();
-  }
 }
 
 interface WireError {
@@ -100,7 +115,9 @@ function reasonOf(text: string): string | undefined {
 }
 
 /** The id stands in `google.rpc.RequestInfo`, as base64 of its bytes and in the debug form. */
-function maskRequestId(text: string, requestId: string): string {
+function maskRequestId(text: string): string {
+  const requestId = /req_[0-9a-z]{26}/.exec(text)?.[0];
+  if (requestId === undefined) return text;
   const info = Buffer.concat([Buffer.from([0x0a, requestId.length]), Buffer.from(requestId)]).toString("base64");
   return text.replaceAll(info.replaceAll("=", ""), "REQUEST").replaceAll(requestId, "REQUEST");
 }

@@ -71,7 +71,17 @@ export async function startTraceCollector(): Promise<TraceCollector> {
         };
         const timer = setTimeout(() => {
           waiting.delete(check);
-          reject(new Error(`the spans did not come; there are: ${spans.map(({ name }) => name).join(", ")}`));
+          reject(
+            new Error(
+              `the spans did not come; the last are: ${spans
+                .slice(-60)
+                .map(
+                  (span) =>
+                    `${span.name} ${span.attributes["cadre.host"] ?? ""} ${span.traceId.slice(0, 4)} ${span.parentSpanId.slice(0, 4)}>${span.spanId.slice(0, 4)}`,
+                )
+                .join("\n")}`,
+            ),
+          );
         }, timeoutMs);
         waiting.add(check);
         check();

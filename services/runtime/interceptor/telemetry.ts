@@ -1,4 +1,13 @@
-import { context, isSpanContextValid, type Meter, SpanKind, SpanStatusCode, type Tracer, trace } from "@opentelemetry/api";
+import {
+  context,
+  INVALID_SPAN_CONTEXT,
+  isSpanContextValid,
+  type Meter,
+  SpanKind,
+  SpanStatusCode,
+  type Tracer,
+  trace,
+} from "@opentelemetry/api";
 import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
 import { newId, isId } from "../ids/id.ts";
 import type { Logger } from "../log/log.ts";
@@ -42,21 +51,26 @@ export function telemetry(options: TelemetryInterceptorOptions): Interceptor {
     const requestId = givenId !== null && isId("req", givenId) ? givenId : newId("req");
     const parent = trusted ? parseTraceparent(header.get("traceparent")) : undefined;
     const base = parent === undefined ? context.active() : trace.setSpanContext(context.active(), parent);
-    const span = options.tracer.startSpan(
-      `${service.typeName}/${method.name}`,
-      {
-        kind: SpanKind.SERVER,
-        root: parent === undefined,
-        attributes: {
-          "rpc.system": "connect_rpc",
-          "rpc.service": service.typeName,
-          "rpc.method": method.name,
-          "cadre.request_id": requestId,
-          "cadre.host": options.host,
-        },
-      },
-      base,
-    );
+    // Traces begin at the edge: what services do among themselves in the
+    // background would drown them.
+    const isTraced = options.plane === "edge" || parent !== undefined;
+    const span = isTraced
+      ? options.tracer.startSpan(
+          `${service.typeName}/${method.name}`,
+          {
+            kind: SpanKind.SERVER,
+            root: parent === undefined,
+            attributes: {
+              "rpc.system": "connect_rpc",
+              "rpc.service": service.typeName,
+              "rpc.method": method.name,
+              "cadre.request_id": requestId,
+              "cadre.host": options.host,
+            },
+          },
+          base,
+        )
+      : trace.wrapSpanContext(INVALID_SPAN_CONTEXT);
     // Where nobody traces there is no id; the request gets one all the same,
     // which ties its log lines and events together over all hops.
     const spanContext = isSpanContextValid(span.spanContext()) ? span.spanContext() : (parent ?? newSpanContext());

@@ -6,8 +6,8 @@ import { parseTraceparent, toTraceparent } from "./traceparent.ts";
 
 /**
  * A span around each call to a peer, beneath the span that makes it; its
- * context goes along as `traceparent`. Where nothing is recorded the call
- * passes untouched.
+ * context goes along as `traceparent`. Where nothing is recorded, and in the
+ * background, where no request is behind the call, it passes untouched.
  */
 export function clientSpan(tracer: Tracer): Interceptor {
   return (next) => async (request) => {
@@ -15,6 +15,7 @@ export function clientSpan(tracer: Tracer): Interceptor {
     const caller = request.contextValues.get(requestContextKey);
     const remote = trace.getSpan(active) === undefined ? parseTraceparent(caller?.traceparent ?? null) : undefined;
     const parent = remote === undefined ? active : trace.setSpanContext(active, remote);
+    if (trace.getSpan(parent) === undefined) return next(request);
     const name = `${request.service.typeName}/${request.method.name}`;
     const span = tracer.startSpan(name, { kind: SpanKind.CLIENT }, parent);
     if (!span.isRecording()) return next(request);
