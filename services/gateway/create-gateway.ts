@@ -4,6 +4,8 @@ import { host } from "@cadre/gen/cadre/options/v1/options_pb";
 import type { Client, Interceptor } from "@connectrpc/connect";
 import { createHealth, type Health } from "./app/health.ts";
 import type { Contract } from "./contract/load-contract.ts";
+import { createUnaryHandler } from "./connect/unary-handler.ts";
+import { isUnary } from "./contract/method-kind.ts";
 import { forwardService } from "./forward/forward-service.ts";
 import { createGatewayHandler } from "./http/gateway-handler.ts";
 import { createOpenapi } from "./openapi/openapi.ts";
@@ -73,19 +75,28 @@ export function createGateway(options: GatewayOptions): Gateway {
     return implement(HealthService, createHealthHandlers({ health, renderMetrics: options.renderMetrics }));
   });
   const budget = createByteBudget(limits.maxInFlightBytes);
+  const transport = createLocalTransport(implementations, interceptors);
   const rest = createRestHandler({
     router: createRouter(routesOf(contract.publicServices)),
-    transport: createLocalTransport(implementations, interceptors),
+    transport,
     budget,
     limits,
     ...options.streamTimes,
   });
-  const connect = createConnectHandler({
+  const adapter = createConnectHandler({
     implementations: [...implementations, ...(options.own ?? [])],
     interceptors,
     log,
     limits,
     budget,
+  });
+  const connect = createUnaryHandler({
+    methods: contract.publicServices.flatMap((service) => service.methods).filter(isUnary),
+    transport,
+    others: adapter,
+    budget,
+    log,
+    limits,
   });
   const openapi = createOpenapi({ services: contract.publicServices, version });
   const handler = createGatewayHandler({

@@ -11,7 +11,6 @@ import {
   type ContextValues,
   ConnectError,
   createContextValues,
-  createHandlerContext,
   type HandlerContext,
   type Interceptor,
   type StreamRequest,
@@ -21,6 +20,7 @@ import {
   type UnaryResponse,
 } from "@connectrpc/connect";
 import type { Implementation } from "../../runtime/rpc/implementation.ts";
+import { requestContext } from "../../runtime/rpc/request-context.ts";
 
 type Call = Parameters<Interceptor>[0];
 
@@ -124,17 +124,27 @@ function terminal(method: DescMethod, handler: unknown): Call {
   };
 }
 
+/** What `createHandlerContext` makes, without its timer: the deadline is the interceptors' business. */
 function contextOf(request: UnaryRequest | StreamRequest): HandlerContext {
-  return createHandlerContext({
+  const { contextValues } = request;
+  return {
     service: request.service,
     method: request.method,
-    protocolName: "rest",
+    protocolName: "connect",
     requestMethod: request.requestMethod,
     url: request.url,
-    requestSignal: request.signal,
+    signal: request.signal,
+    timeoutMs: () => remainingMs(contextValues),
     requestHeader: request.header,
-    contextValues: request.contextValues,
-  });
+    responseHeader: new Headers(),
+    responseTrailer: new Headers(),
+    values: contextValues,
+  };
+}
+
+function remainingMs(values: ContextValues): number | undefined {
+  const { deadline } = requestContext(values);
+  return deadline === Number.POSITIVE_INFINITY ? undefined : deadline - Date.now();
 }
 
 async function single<T>(messages: AsyncIterable<T>): Promise<T> {

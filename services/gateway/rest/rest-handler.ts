@@ -20,6 +20,7 @@ import { answerEmpty, answerError, answerWhole, jsonType, setHead } from "./answ
 import { toErrorAnswer } from "./error-body.ts";
 import { HttpError } from "./http-error.ts";
 import { hasBody, readJson } from "./read-body.ts";
+import { toHeaders } from "./request-header.ts";
 import type { EventFields, Route } from "./route.ts";
 import type { Router } from "./router.ts";
 import { streamFormat, type StreamFormat, toRestJson } from "./stream-answer.ts";
@@ -237,16 +238,6 @@ function resumedQuery(events: EventFields | undefined, query: string, header: He
   const { name, jsonName } = events.cursor;
   const others = query.split("&").filter((pair) => ![name, jsonName].includes(pair.split("=", 1)[0] ?? ""));
   return [...others, `${name}=${last}`].filter((pair) => pair !== "").join("&");
-}
-
-function toHeaders(request: EdgeIncoming): Headers {
-  const headers = new Headers();
-  for (const [name, value] of Object.entries(request.headers)) {
-    if (value === undefined || name.startsWith(":")) continue;
-    headers.set(name, Array.isArray(value) ? value.join(", ") : value);
-  }
-  headers.set("x-request-id", edgeRequest(request).requestId);
-  return headers;
 }
 
 function copyHeaders(from: Headers, response: EdgeResponse): void {
