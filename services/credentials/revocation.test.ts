@@ -3,23 +3,34 @@ import { AuthenticationService, IdentityService } from "@cadre/gen/cadre/credent
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type CredentialsWorld, startCredentialsWorld } from "../../test/support/credentials-world.ts";
 import { reasonOf } from "../../test/support/failure.ts";
+import { parseSettings } from "../runtime/config/settings.ts";
 import { createPrincipalCheck } from "../runtime/identity/principal-check.ts";
+import { credentialsSettings } from "./config.ts";
+import { startCredentials } from "./main.ts";
 
-/** Issues a key, uses it until it is remembered, revokes it, and uses it once more at once. How many were still allowed? */
+/**
+ * Issues a key, uses it until it is remembered, revokes it, and uses it once
+ * more at once; ten of that at a time. How many were still allowed?
+ */
 async function countAllowedAfterRevocation(world: CredentialsWorld, rounds: number) {
   const admin = world.client(ApiKeyService, world.adminKey);
-  let allowed = 0;
   const revokeMs: number[] = [];
-  for (let round = 0; round < rounds; round++) {
-    const { key, secret } = await admin.issueKey({ name: `round ${round}`, scopes: ["keys.read"] });
-    const client = world.client(IdentityService, secret);
-    await client.getPrincipal({});
-    const start = performance.now();
-    await admin.revokeKey({ keyId: key?.keyId ?? "" });
-    revokeMs.push(performance.now() - start);
-    if ((await reasonOf(client.getPrincipal({}))) === "ok") allowed += 1;
+  let allowed = 0;
+  let begun = 0;
+  async function run(): Promise<void> {
+    while (begun < rounds) {
+      begun += 1;
+      const { key, secret } = await admin.issueKey({ name: "round", scopes: ["keys.read"] });
+      const client = world.client(IdentityService, secret);
+      await client.getPrincipal({});
+      const start = performance.now();
+      await admin.revokeKey({ keyId: key?.keyId ?? "" });
+      revokeMs.push(performance.now() - start);
+      if ((await reasonOf(client.getPrincipal({}))) === "ok") allowed += 1;
+    }
   }
-  return { allowed, medianMs: revokeMs.toSorted((a, b) => a - b)[rounds >> 1] ?? 0 };
+  await Promise.all(Array.from({ length: 10 }, run));
+  return { allowed, rounds: revokeMs.length, medianMs: revokeMs.toSorted((a, b) => a - b)[rounds >> 1] ?? 0 };
 }
 
 const raised = async (world: CredentialsWorld): Promise<void> => {
@@ -36,10 +47,11 @@ describe("a revocation that was answered", () => {
   afterAll(() => world.stop());
 
   test("holds: revoked and then called, 1,000 times, none is allowed", async () => {
-    const { allowed, medianMs } = await countAllowedAfterRevocation(world, 1_000);
+    const { allowed, rounds, medianMs } = await countAllowedAfterRevocation(world, 1_000);
+    expect(rounds).toBe(1_000);
     expect(allowed).toBe(0);
     // It waits for the watchers to acknowledge, not for their time to pass.
-    expect(medianMs).toBeLessThan(250);
+    expect(medianMs).toBeLessThan(900);
   }, 180_000);
 
   test("holds for many callers at once that share the question", async () => {
@@ -108,6 +120,29 @@ describe("a revocation that was answered", () => {
     await world.sql("delete from credentials.replica where process_id = 'another'");
   });
 
+  test("holds at another replica, whose watchers the one that revokes does not know", async () => {
+    const other = await startCredentialsWorld({ replicaOf: world });
+    const admin = world.client(ApiKeyService, world.adminKey);
+    let allowed = 0;
+    for (let round = 0; round < 5; round++) {
+      const { key, secret } = await admin.issueKey({ name: "replica", scopes: ["keys.read"] });
+      const client = other.client(IdentityService, secret);
+      await client.getPrincipal({});
+      await admin.revokeKey({ keyId: key?.keyId ?? "" });
+      if ((await reasonOf(client.getPrincipal({}))) === "ok") allowed += 1;
+    }
+    expect(allowed).toBe(0);
+    // It heard of them by notification, long before its time was up.
+    expect(other.changes.revision).toBe(world.changes.revision);
+    await other.stop();
+  });
+
+  test("a user's credential is of no use at a service's own port", async () => {
+    const direct = world.platform.client("gateway", "credentials", IdentityService);
+    const headers = { authorization: `Bearer ${world.adminKey}` };
+    expect(await reasonOf(direct.getPrincipal({}, { headers }))).toBe("UNAUTHENTICATED");
+  });
+
   test("a limit that was set is used at once", async () => {
     const identity = world.client(IdentityService, world.adminKey);
     await identity.setLimit({ name: "request_burst", value: 1n });
@@ -115,6 +150,22 @@ describe("a revocation that was answered", () => {
     const reasons = [await reasonOf(identity.listLimits({})), await reasonOf(identity.listLimits({}))];
     expect(reasons).toContain("RATE_LIMITED");
   });
+});
+
+test("while credentials is gone nothing is decided; when it is back, calls are answered again", async () => {
+  const world = await startCredentialsWorld();
+  const client = world.client(IdentityService, world.adminKey);
+  await client.getPrincipal({});
+  await world.credentials.stop(0);
+  const reasons = new Set<string>();
+  for (let index = 0; index < 75; index++) reasons.add(await reasonOf(client.getPrincipal({})));
+  expect([...reasons]).toEqual(["UNAVAILABLE"]);
+  const restarted = await startCredentials(world.platform, parseSettings(credentialsSettings, {}));
+  expect(restarted.firstKey).toBeUndefined();
+  await world.changes.whenFresh();
+  expect(await reasonOf(client.getPrincipal({}))).toBe("ok");
+  await restarted.stop(0);
+  await world.stop();
 });
 
 test("without the feed's invalidation a revoked key is still allowed: the protection is what protects", async () => {

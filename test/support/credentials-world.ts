@@ -37,6 +37,8 @@ export interface CredentialsWorldOptions {
   readonly feed?: (feed: ChangeFeed) => ChangeFeed;
   /** How many refused credentials an address may present in a minute. */
   readonly failuresPerMinute?: number;
+  /** Another world whose database and keys are used: two replicas of one installation. */
+  readonly replicaOf?: CredentialsWorld;
 }
 
 /** The real credentials service over a mesh in memory, behind the interceptors of the edge. */
@@ -57,8 +59,10 @@ export interface CredentialsWorld {
 }
 
 export async function startCredentialsWorld(options: CredentialsWorldOptions = {}): Promise<CredentialsWorld> {
-  const database = await createTestDatabase();
-  const dataDirectory = mkdtempSync(join(tmpdir(), "credentials-"));
+  const { replicaOf } = options;
+  const database =
+    replicaOf === undefined ? await createTestDatabase() : { url: replicaOf.databaseUrl, drop: async () => {} };
+  const dataDirectory = replicaOf?.dataDirectory ?? mkdtempSync(join(tmpdir(), "credentials-"));
   const lines: string[] = [];
   const log = pino({ level: "debug" }, { write: (line: string) => void lines.push(line) });
   const processId = newId("evt");
@@ -112,7 +116,7 @@ export async function startCredentialsWorld(options: CredentialsWorldOptions = {
       await telemetry.stop();
       await pool.end();
       await database.drop();
-      rmSync(dataDirectory, { recursive: true });
+      if (replicaOf === undefined) rmSync(dataDirectory, { recursive: true });
     },
   };
 }

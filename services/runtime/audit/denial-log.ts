@@ -1,3 +1,4 @@
+import { setTimeout as delay } from "node:timers/promises";
 import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { AuditDecision, type AuditEvent, AuditEventSchema } from "@cadre/gen/cadre/credentials/v1/audit_pb";
@@ -6,8 +7,9 @@ import type { Logger } from "../log/log.ts";
 import type { AuditSink } from "./audit-sink.ts";
 
 // Invariants:
-// 1. The first denial of a kind is durable before its caller is answered; the
-//    further ones of the same minute are counted, and written as one row.
+// 1. The first denial of a kind is durable before its caller is answered, if the
+//    log takes it within a quarter of a second; the further ones of the same
+//    minute are counted, and written as one row.
 // 2. No denial is forgotten while the process lives: what could not be written
 //    is counted with the next row. Only a crash loses counts, of a minute at most.
 // 3. The kinds that are held at once are bounded; beyond that, a denial is
@@ -55,6 +57,8 @@ interface Kind {
 const windowMs = 60_000;
 const flushEveryMs = 5_000;
 const maxKinds = 10_000;
+/** What was denied stays denied, so nobody waits long to be told while the log is down. */
+const maxWaitMs = 250;
 
 export function createDenialLog(options: DenialLogOptions): DenialLog {
   const now = options.now ?? Date.now;
@@ -101,7 +105,9 @@ export function createDenialLog(options: DenialLogOptions): DenialLog {
       }
       const first: Kind = { denial, unwritten: 1, windowEndsMs: now() + windowMs };
       kinds.set(key, first);
-      await write(first);
+      const waited = new AbortController();
+      await Promise.race([write(first), delay(maxWaitMs, undefined, waited).catch(() => {})]); // aborted when written
+      waited.abort();
     },
     flush: () => writeAll(() => true),
     async stop() {

@@ -11,7 +11,7 @@ import type { Authentication, Authenticator, IncomingCall } from "./authenticato
 import { BoundedMap } from "./bounded-map.ts";
 import type { ChangeFeed } from "./change-feed.ts";
 import { expiryMs, freezePrincipal } from "./principal.ts";
-import { type RefusalCode, refused } from "./refusal.ts";
+import { Refusal, type RefusalCode, refused } from "./refusal.ts";
 
 // Invariants:
 // 1. No answer of credentials, no execution.
@@ -36,7 +36,7 @@ const maxCredentialBytes = 4_096;
 const maxCached = 10_000;
 const maxSources = 10_000;
 const maxAgeMs = 10_000;
-const askTimeoutMs = 2_000;
+const askTimeoutMs = 1_000;
 /** Each round needs another revocation in the moment of asking. */
 const maxRounds = 5;
 
@@ -96,7 +96,8 @@ export function createBearerAuthenticator(options: BearerAuthenticatorOptions): 
       return countFailure(refused("REFUSED", { audited: true, cause: failure }), call);
     if (call.signal.aborted) return failure;
     log.warn({ err: failure }, "a credential could not be checked");
-    return new AppError("UNAVAILABLE", "the credential could not be checked", { cause: failure, retryAfterMs: 1_000 });
+    const cause = new Refusal("NOT_CHECKED", { cause: failure });
+    return new AppError("UNAVAILABLE", "the credential could not be checked", { cause, retryAfterMs: 1_000 });
   }
 
   function countFailure(failure: AppError, call: IncomingCall): AppError {

@@ -1,4 +1,3 @@
-import { setTimeout as delay } from "node:timers/promises";
 import type { AuthenticationService, WatchChangesResponse } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import type { Client } from "@connectrpc/connect";
 import type { Logger } from "../log/log.ts";
@@ -153,9 +152,7 @@ export function createChangeFeed(options: ChangeFeedOptions): ChangeFeed {
       }
       // A stream that lived for a while ended for a reason of its own, such as its deadline.
       retryMs = now() - startedAt > silenceMs ? firstRetryMs : Math.min(retryMs * 2, maxRetryMs);
-      await delay(retryMs * (0.5 + Math.random() / 2), undefined, { signal: stopping.signal }).catch(() => {
-        // Stopped while it waited; the loop ends by its condition.
-      });
+      await pause(retryMs * (0.5 + Math.random() / 2), stopping.signal);
     }
   }
 
@@ -191,4 +188,18 @@ export function createChangeFeed(options: ChangeFeedOptions): ChangeFeed {
       await running;
     },
   };
+}
+
+/** Resolves after a time, or when the signal aborts. */
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve();
+  return new Promise((resolve) => {
+    const end = (): void => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", end);
+      resolve();
+    };
+    const timer = setTimeout(end, ms);
+    signal.addEventListener("abort", end, { once: true });
+  });
 }

@@ -21,7 +21,8 @@ export type RefusalCode =
   | "UNKNOWN_KEY"
   | "SIGNATURE"
   | "WRONG_SERVICE"
-  | "REFUSED";
+  | "REFUSED"
+  | "NOT_CHECKED";
 
 /** The one text for everything that can be wrong with a credential: what is wrong would help an attacker only. */
 export const refusedText = "a valid credential is required";
@@ -36,7 +37,7 @@ export interface RefusalOptions {
   readonly audited?: boolean;
 }
 
-/** The true reason of an UNAUTHENTICATED failure: its `cause`, which is never sent. */
+/** The true reason why nobody was recognised: the `cause` of the failure, which is never sent. */
 export class Refusal extends Error {
   override readonly name = "Refusal";
   readonly code: RefusalCode;

@@ -136,7 +136,8 @@ function denialType(failure: AppError): string | undefined {
     case Code.ResourceExhausted:
       return "limit.exceeded";
     default:
-      return undefined;
+      // Not refused by anybody, and not let in either.
+      return failure.cause instanceof Refusal ? "auth.failed" : undefined;
   }
 }
 
