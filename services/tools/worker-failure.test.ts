@@ -84,8 +84,8 @@ function lines(): string[] {
   return readFileSync(file, "utf8").split("\n").filter(Boolean);
 }
 
-async function execution(key: string, input: JsonObject = {}) {
-  const client = second.client(ToolExecutionService, principal);
+async function execution(key: string, input: JsonObject = {}, replica = second) {
+  const client = replica.client(ToolExecutionService, principal);
   const { tools } = await client.resolveTools({ names: ["witness"] });
   const [tool] = tools;
   const parts: string[] = [];
@@ -171,8 +171,11 @@ test("a replica that goes away sends its workers elsewhere, and their calls go o
     handle: () => finish.promise.then(() => "done"),
   });
   const running = execution("moved");
+  const left = execution("moved", {}, first);
   await vi.waitFor(() => expect(worker.running).toBe(1));
   first.drain();
+  // Who follows the call there is told to ask again elsewhere.
+  await expect(left).rejects.toSatisfy((error: ConnectError) => fromConnectError(error)?.reason === "SHUTTING_DOWN");
   expect(await worker.ended).toBe("ended");
   await worker.reconnect(second.client(ToolWorkerService, principal));
   finish.resolve();

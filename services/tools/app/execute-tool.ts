@@ -25,11 +25,18 @@ export interface ToolCall {
  * Executes a call, or joins the one that has the key, or tells how that ended.
  * Ending the iteration ends nothing but the iteration.
  *
+ * @param options isResumed: whether the caller asks again when it is told
+ * SHUTTING_DOWN, so that a replica that goes away need not wait for the call
  * @throws AppError before anything is recorded: TOOL_NOT_FOUND,
  * DEFINITION_CHANGED, TOOL_ARGUMENTS_INVALID, EPOCH_STALE,
  * IDEMPOTENCY_KEY_REUSED; later TOOL_UNAVAILABLE: the same key may ask again
  */
-export async function* executeTool(deps: ToolsDeps, call: ToolCall, signal: AbortSignal): AsyncGenerator<CallEvent> {
+export async function* executeTool(
+  deps: ToolsDeps,
+  call: ToolCall,
+  signal: AbortSignal,
+  options: { readonly isResumed?: boolean } = {},
+): AsyncGenerator<CallEvent> {
   const builtIn = deps.builtIns.get(call.orgId, call.toolId);
   if (builtIn !== undefined) {
     if (builtIn.digest !== call.digest) throw definitionChanged();
@@ -51,12 +58,15 @@ export async function* executeTool(deps: ToolsDeps, call: ToolCall, signal: Abor
     .digest();
   const { callId, state } = await deps.calls.begin({ ...call, requestHash, timeoutMs: checked.definition.timeoutMs });
   if (state === "queued") await deps.calls.dispatch(callId);
-  for await (const event of watchCall(deps, call.orgId, callId, signal)) {
+  const leaves = options.isResumed === true ? AbortSignal.any([signal, deps.stopping]) : signal;
+  for await (const event of watchCall(deps, call.orgId, callId, leaves)) {
     if (event.type === "ended" && !event.isFinal && event.outcome.type === "error") {
       throw new AppError(event.outcome.reason, event.outcome.message, { retryAfterMs: 1_000 });
     }
     yield event;
+    if (event.type === "ended") return;
   }
+  if (!signal.aborted) throw new AppError("SHUTTING_DOWN", "this replica goes away; the call goes on");
 }
 
 function definitionChanged(): AppError {

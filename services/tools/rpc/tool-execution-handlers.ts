@@ -33,7 +33,9 @@ export function toolExecutionHandlers(deps: ToolsDeps): Implementation<typeof To
         traceparent,
         requestId,
       };
-      for await (const event of executeTool(deps, call, context.signal)) yield toExecuteToolResponse(event);
+      for await (const event of executeTool(deps, call, context.signal, { isResumed: true })) {
+        yield toExecuteToolResponse(event);
+      }
     },
     async cancelExecution({ idempotencyKey, epoch, grace }, context) {
       const progress = await cancelExecution(deps, {

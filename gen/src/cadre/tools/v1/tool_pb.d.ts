@@ -845,6 +845,14 @@ export declare const ToolExecutionService: GenService<{
    * lower epoch than one seen for the key is refused. Ending the stream does
    * not cancel the call: CancelExecution does.
    *
+   * What came of the call is the last part: a result, or an error that belongs
+   * to the key for good. A stream that fails instead has recorded no outcome:
+   * TOOL_NOT_FOUND, DEFINITION_CHANGED, TOOL_ARGUMENTS_INVALID,
+   * IDEMPOTENCY_KEY_REUSED and EPOCH_STALE are refusals; after TOOL_UNAVAILABLE
+   * (no worker, or none with a place, in time), SHUTTING_DOWN and UNAVAILABLE
+   * the same key may ask again. A call whose worker was lost is handed out
+   * again, and `started` comes again; what was printed before stays printed.
+   *
    * @generated from rpc cadre.tools.v1.ToolExecutionService.ExecuteTool
    */
   executeTool: {
