@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -128,6 +128,19 @@ test.each([
   const ended = await cadre(...args);
   expect(ended).toMatchObject({ code, stderr: expect.stringContaining(part) });
   expect(ended.stderr).not.toMatch(/^\s+at /m);
+});
+
+test("an older Node.js hands over to the one that was installed, with arguments, output and exit code", async () => {
+  const pretend = `Object.defineProperty(process, "versions", { value: { ...process.versions, node: "20.20.2" } })`;
+  const options = [`--import=data:text/javascript,${encodeURIComponent(pretend)}`, program];
+  const run = (...args: readonly string[]) =>
+    new Promise<Ended>((resolve) => {
+      execFile(process.execPath, [...options, ...args], { cwd: home }, (error, stdout, stderr) =>
+        resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr }),
+      );
+    });
+  expect(await run("--version")).toMatchObject({ code: 0, stdout: expect.stringMatching(/^\d+\.\d+\.\d+\n$/) });
+  expect(await run("keys", "issue")).toMatchObject({ code: 2 });
 });
 
 test("a failure is JSON where JSON was asked for", async () => {
