@@ -163,6 +163,20 @@ test("a stream that breaks ends the freshness at once; the next begins with a re
   expect(feed.isFresh()).toBe(true);
 });
 
+test("two feeds of one process watch under different names", async () => {
+  const names: string[] = [];
+  const client: ChangeFeedOptions["client"] = {
+    async *watchChanges({ watcherId }) {
+      names.push(watcherId ?? "");
+    },
+    acknowledgeChanges: async () => create(AcknowledgeChangesResponseSchema),
+  };
+  const feeds = [createChangeFeed({ client, processId: "p", log }), createChangeFeed({ client, processId: "p", log })];
+  await pass(0);
+  await Promise.all(feeds.map((each) => each.stop()));
+  expect(new Set(names).size).toBe(2);
+});
+
 test("a stream that falls silent is given up", async () => {
   stream().heartbeat(1n);
   await pass(0);

@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import type { AuthenticationService, WatchChangesResponse } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import type { Client } from "@connectrpc/connect";
 import type { Logger } from "../log/log.ts";
@@ -66,6 +67,8 @@ export function createChangeFeed(options: ChangeFeedOptions): ChangeFeed {
   const listeners = new Set<ChangeListener>();
   const waiting = new Set<() => void>();
   const stopping = new AbortController();
+  // A process has several feeds when it runs several services.
+  const name = `${options.processId.slice(0, 40)}.${randomBytes(4).toString("hex")}`;
   let revision = 0n;
   let freshUntil = Number.NEGATIVE_INFINITY;
   let connections = 0;
@@ -74,7 +77,7 @@ export function createChangeFeed(options: ChangeFeedOptions): ChangeFeed {
   async function watch(): Promise<void> {
     const ended = new AbortController();
     const signal = AbortSignal.any([stopping.signal, ended.signal]);
-    const watcherId = `${options.processId}.${++connections}`;
+    const watcherId = `${name}.${++connections}`;
     const silence = setTimeout(() => ended.abort(new Error("no heartbeat")), silenceMs);
     let isFirst = true;
     let acknowledging = false;
