@@ -36,7 +36,8 @@ const passing: ReadonlyMap<string, string> = new Map([
 ]);
 
 /**
- * Makes a failure of what node-postgres threw: UNAVAILABLE for what passes. An
+ * Makes a failure of what node-postgres threw: UNAVAILABLE for what passes,
+ * DATA_LOSS for damage that PostgreSQL found in its files. Another
  * answer of PostgreSQL that says that the statement is wrong (a constraint, a
  * syntax error) is returned as it is, for the store to interpret; so is a bug,
  * such as a parameter that cannot be encoded.
@@ -49,6 +50,10 @@ export function toDatabaseError(thrown: unknown, sent: boolean): unknown {
     const code = thrown.code ?? "";
     const message = passing.get(code);
     if (message !== undefined) return new AppError("UNAVAILABLE", message, { cause: thrown, retryAfterMs });
+    // A page or an index whose checksum or structure is wrong: never an empty answer, and nothing to try again.
+    if (code === "XX001" || code === "XX002") {
+      return new AppError("DATA_LOSS", "a file of the database is damaged", { cause: thrown });
+    }
     // Shutdown and crash end the connection, perhaps between a commit and the answer to it.
     if (!code.startsWith("08") && code !== "57P01" && code !== "57P02") return thrown;
   } else if (!isConnectionFailure(thrown)) {

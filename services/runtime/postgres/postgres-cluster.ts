@@ -315,7 +315,7 @@ async function tail(path: string, start: number): Promise<string> {
 
 async function rememberPort(cluster: PostgresCluster, port: number): Promise<void> {
   const path = join(cluster.directory, secretsFile);
-  const temporary = `${path}.${process.pid}`;
+  const temporary = `${path}.${randomBytes(4).toString("hex")}`;
   await writeOwned(temporary, JSON.stringify({ ...cluster.secrets, port }), await postgresUser());
   await rename(temporary, path);
 }
