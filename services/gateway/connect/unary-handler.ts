@@ -9,6 +9,7 @@ import { type EdgeLimits, edgeLimits, messageLimits } from "../../runtime/edge/e
 import { type EdgeIncoming, type EdgeResponse, edgeRequest, edgeRequestKey } from "../../runtime/edge/edge-request.ts";
 import { tooLarge } from "../../runtime/edge/message-size.ts";
 import { assertMetadata } from "../../runtime/edge/request-metadata.ts";
+import { createResponseWriter } from "../../runtime/edge/response-writer.ts";
 import { assertMessageWithinLimits } from "../../runtime/edge/wire-limits.ts";
 import { AppError } from "../../runtime/errors/app-error.ts";
 import { toAppError, toConnectError } from "../../runtime/errors/failure.ts";
@@ -40,7 +41,8 @@ const compressFromBytes = 1_024;
  * (https://connectrpc.com/docs/protocol#unary-request), without the adapter's
  * streams of streams: they cost more than all interceptors. What is checked,
  * and in which words it is refused, is as in the adapter's way; whatever is not
- * exactly such a call takes that one.
+ * exactly such a call takes that one. Headers that a handler set before it
+ * failed are dropped.
  */
 export function createUnaryHandler(options: UnaryHandlerOptions): ConnectHandler {
   const { others, transport, budget, log, limits = edgeLimits } = options;
@@ -144,5 +146,5 @@ function answerError(response: EdgeResponse, error: ConnectError): void {
 
 function end(response: EdgeResponse, status: number, contentType: string, body: Uint8Array): void {
   setHead(response, status, { "content-type": contentType, "content-length": String(body.byteLength) });
-  (response as { end(body: Uint8Array): unknown }).end(body);
+  createResponseWriter(response).finish({ last: body });
 }

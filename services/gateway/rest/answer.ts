@@ -1,15 +1,11 @@
 import type { OutgoingHttpHeaders } from "node:http";
 import { type EdgeIncoming, type EdgeResponse, edgeRequest } from "../../runtime/edge/edge-request.ts";
+import { createResponseWriter } from "../../runtime/edge/response-writer.ts";
 import { toErrorAnswer } from "./error-body.ts";
 import { HttpError } from "./http-error.ts";
 
 /** The content type of what is JSON. */
 export const jsonType = "application/json; charset=utf-8";
-
-/** The methods that both versions of HTTP share; their overloads differ. */
-interface Endable {
-  end(text?: string): unknown;
-}
 
 /** Sets status and header; what the edge set before stays. */
 export function setHead(response: EdgeResponse, status: number, header: OutgoingHttpHeaders): void {
@@ -22,7 +18,7 @@ export function setHead(response: EdgeResponse, status: number, header: Outgoing
 /** Answers without a body. */
 export function answerEmpty(response: EdgeResponse, header: OutgoingHttpHeaders): void {
   setHead(response, 204, header);
-  (response as Endable).end();
+  createResponseWriter(response).finish();
 }
 
 /** Writes an answer that is whole; of one to `HEAD` the header only. */
@@ -31,9 +27,9 @@ export function answerWhole(
   response: EdgeResponse,
   { status, contentType, text }: { readonly status: number; readonly contentType: string; readonly text: string },
 ): void {
-  setHead(response, status, { "content-type": contentType, "content-length": String(Buffer.byteLength(text)) });
-  if (request.method === "HEAD") (response as Endable).end();
-  else (response as Endable).end(text);
+  const last = Buffer.from(text);
+  setHead(response, status, { "content-type": contentType, "content-length": String(last.byteLength) });
+  createResponseWriter(response).finish(request.method === "HEAD" ? {} : { last });
 }
 
 /**

@@ -108,7 +108,10 @@ function requestCommon(
 /** The end of the chain: the handler itself. */
 function terminal(method: DescMethod, handler: unknown): Call {
   if (typeof handler !== "function") {
-    return () => Promise.reject(new ConnectError(`${keyOf(method)} is not implemented`, Code.Unimplemented));
+    return () =>
+      Promise.reject(
+        new ConnectError(`${method.parent.typeName}.${method.name} is not implemented`, Code.Unimplemented),
+      );
   }
   return async (request) => {
     const context = contextOf(request);
