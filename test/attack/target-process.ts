@@ -110,7 +110,10 @@ process.on("message", (message: { readonly ask: "report" | "reset" }) => {
     delay.reset();
     maxRssBytes = process.memoryUsage.rss();
   }
+  globalThis.gc?.();
+  const { heapUsed, external } = process.memoryUsage();
   const report: TargetReport = {
+    heldBytes: heapUsed + external,
     unhandled,
     warnings,
     lines,

@@ -24,6 +24,8 @@ export interface TargetReport {
   readonly inFlightBytes: number;
   /** Since the last reset. */
   readonly maxStallMs: number;
+  /** What is left on the heap and beside it after a collection. */
+  readonly heldBytes: number;
   readonly rssBytes: number;
   readonly maxRssBytes: number;
 }
@@ -48,7 +50,7 @@ export interface Target {
 export async function startTarget(options: TargetOptions = {}): Promise<Target> {
   const child = fork(fileURLToPath(new URL("./target-process.ts", import.meta.url)), [JSON.stringify(options)], {
     stdio: ["ignore", "inherit", "inherit", "ipc"],
-    execArgv: [],
+    execArgv: ["--expose-gc"],
   });
   const [{ port }] = (await once(child, "message")) as [{ port: number }];
   const ask = async (message: "report" | "reset"): Promise<TargetReport> => {

@@ -22,7 +22,7 @@ const limits = {
   checkIntervalMs: 100,
   bodyGraceMs: 500,
   lingerMs: 300,
-  stallTimeoutMs: 500,
+  stallTimeoutMs: 1_000,
 };
 
 async function openFiles(target: Target): Promise<number> {
@@ -169,7 +169,9 @@ describe("in plain text", () => {
       envelope(body),
     ]);
 
-    test("50 of 50,000 events each hold at most their buffer, and end; another stream loses nothing", async () => {
+    test("50 of 50,000 events each hold at most their buffer, and end; another stream loses nothing", {
+      timeout: 60_000,
+    }, async () => {
       const before = await target.reset();
       const sockets = await Promise.all(
         Array.from({ length: 50 }, async () => {
@@ -183,30 +185,34 @@ describe("in plain text", () => {
           return socket;
         }),
       );
-      const other = call(target.port, "grpc", streamEvents, JSON.stringify({ afterSeq: "5000" }), {
+      const other = call(target.port, "grpc", streamEvents, JSON.stringify({ afterSeq: "2000" }), {
         json: true,
         stream: true,
       });
-      expect((await other).messages).toHaveLength(5_000);
-      const held = await target.report();
-      // What the kernel takes by itself is not ours; the process holds 1 MiB and a message a stream.
-      expect(held.maxRssBytes - before.rssBytes).toBeLessThan(50 * 1.5 * mebibyte + 48 * mebibyte);
-      await expect.poll(async () => (await target.report()).stats.requests, { timeout: 15_000 }).toBe(0);
+      expect((await other).messages).toHaveLength(2_000);
+      // All are looked at until the last has ended; the process holds less than 1 MiB of each.
+      let held = await target.report();
+      let maxHeldBytes = 0;
+      while (held.stats.requests > 0) {
+        maxHeldBytes = Math.max(maxHeldBytes, held.heldBytes);
+        held = await target.report();
+      }
+      expect(maxHeldBytes).toBeGreaterThan(0);
+      expect(maxHeldBytes - before.heldBytes).toBeLessThan(50 * mebibyte);
       const after = await target.assertUnharmed();
-      expect(after.streamed - before.streamed - 5_000).toBeLessThan(50 * events * 0.5);
+      expect(after.streamed - before.streamed - 2_000).toBeLessThan(50 * events * 0.5);
       expect(after.lines.join("\n")).toContain("SLOW_READER");
       for (const socket of sockets) socket.destroy();
     });
 
     test("one over HTTP/1.1 that wakes up late finds the end of its stream, and how to go on", async () => {
+      const slowReaders = async () =>
+        (await target.report()).lines.filter((line) => line.includes("SLOW_READER")).length;
+      const before = await slowReaders();
       const socket = net.connect(target.port, "127.0.0.1");
       socket.pause();
       socket.write(request);
-      await expect
-        .poll(async () => (await target.report()).lines.some((line) => line.includes("SLOW_READER")), {
-          timeout: 5_000,
-        })
-        .toBe(true);
+      await expect.poll(slowReaders, { timeout: 10_000 }).toBeGreaterThan(before);
       await new Promise((resolve) => setTimeout(resolve, limits.stallTimeoutMs + 300));
       const chunks: Buffer[] = [];
       socket.on("data", (chunk: Buffer) => chunks.push(chunk));

@@ -33,6 +33,8 @@ export function assertJsonWithinLimits(bytes: Uint8Array, limits: JsonLimits = j
 /** An open object, with the keys that it has so far; or an open array, with the index that it is at. */
 type Level = { readonly keys: Set<string>; key: string } | { readonly keys: undefined; index: number };
 
+/** What may follow a backslash, but for `u`. */
+const escapes = new Set(Buffer.from('"\\/bfnrt'));
 const quote = 0x22;
 const backslash = 0x5c;
 const literals: Readonly<Record<number, Buffer>> = {
@@ -72,7 +74,7 @@ function scan(text: Buffer, limits: JsonLimits): void {
         position += 1;
         const escape = text[position];
         if (escape === 0x75) position = skipUnicodeEscape(text, position, fail);
-        else if (escape === undefined || !'"\\/bfnrt'.includes(String.fromCharCode(escape))) fail("has a wrong escape");
+        else if (escape === undefined || !escapes.has(escape)) fail("has a wrong escape");
       }
     }
     fail("ends within a string");
@@ -145,7 +147,7 @@ function scan(text: Buffer, limits: JsonLimits): void {
     else {
       const literal = literals[byte as number];
       if (literal === undefined) skipNumber();
-      else if (text.compare(literal, 0, literal.length, position, position + literal.length) === 0) {
+      else if (text.subarray(position, position + literal.length).equals(literal)) {
         position += literal.length;
       } else fail("is no JSON value");
     }
@@ -197,9 +199,18 @@ function skipUnicodeEscape(text: Buffer, position: number, fail: (problem: strin
   return position + 10;
 }
 
+/** The number that four hexadecimal digits write; `undefined` if they are none. */
 function hex4(text: Buffer, position: number): number | undefined {
-  const digits = text.toString("latin1", position, position + 4);
-  return /^[0-9a-fA-F]{4}$/.test(digits) ? Number.parseInt(digits, 16) : undefined;
+  let value = 0;
+  for (let index = position; index < position + 4; index++) {
+    const byte = text[index] ?? 0;
+    // The bit of 0x20 makes a letter a small one, and leaves a digit what it is.
+    const letter = byte | 0x20;
+    if (byte >= 0x30 && byte <= 0x39) value = value * 16 + byte - 0x30;
+    else if (letter >= 0x61 && letter <= 0x66) value = value * 16 + letter - 0x57;
+    else return undefined;
+  }
+  return value;
 }
 
 function malformed(problem: string, levels: readonly Level[]): AppError {
