@@ -18,7 +18,7 @@ import { modelHandlers } from "./rpc/model-handlers.ts";
 import { sessionHandlers } from "./rpc/session-handlers.ts";
 import type { AppendStore } from "./store/append-store.ts";
 import { PostgresInboxStore } from "./store/inbox-store.ts";
-import { PostgresOwnershipStore } from "./store/ownership-store.ts";
+import { type OwnershipStore, PostgresOwnershipStore } from "./store/ownership-store.ts";
 import { PostgresAgentStore } from "./store/postgres-agent-store.ts";
 import { PostgresAppendStore } from "./store/postgres-append-store.ts";
 import { PostgresSessionStore } from "./store/postgres-session-store.ts";
@@ -45,6 +45,8 @@ export interface OrchestratorOptions {
   readonly maxUnrelayedEntries?: number;
   /** For tests that break the write path. */
   readonly wrapAppendStore?: (store: AppendStore) => AppendStore;
+  /** For a test's process that owns nothing. Default: the one in the database. */
+  readonly ownership?: OwnershipStore;
 }
 
 /** A composed orchestrator. */
@@ -71,7 +73,7 @@ export function createOrchestrator(options: OrchestratorOptions): Orchestrator {
       now: options.now ?? Date.now,
     },
     append: options.wrapAppendStore?.(append) ?? append,
-    ownership: new PostgresOwnershipStore(database),
+    ownership: options.ownership ?? new PostgresOwnershipStore(database),
     inbox: new PostgresInboxStore(database),
     notifications: database,
     process: options.process,

@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { create, fromJson, type JsonValue } from "@bufbuild/protobuf";
 import { ValueSchema } from "@bufbuild/protobuf/wkt";
 import { Reason } from "@cadre/gen/cadre/errors/v1/reason_pb";
@@ -10,7 +11,7 @@ import {
 } from "@cadre/gen/cadre/tools/v1/tool_pb";
 import type { ServiceImpl } from "@connectrpc/connect";
 import { AppError } from "../../services/runtime/errors/app-error.ts";
-import { newId } from "../../services/runtime/ids/id.ts";
+import { fromUuid } from "../../services/runtime/ids/id.ts";
 
 /** What a handler of a fake tool is given. */
 export interface FakeCall {
@@ -57,7 +58,8 @@ export class FakeTools {
     this.#tools.set(
       name,
       create(PinnedToolSchema, {
-        toolId: newId("tool"),
+        // The same in every process, as the ids of a registry are.
+        toolId: fromUuid("tool", createHash("sha256").update(name).digest("hex").slice(0, 32)),
         digest: `sha256:${"0".repeat(64)}`,
         definition: {
           name,

@@ -15,6 +15,7 @@ import { createOrchestrator, type Orchestrator } from "../../services/orchestrat
 import { createToolRunner } from "../../services/orchestrator/rpc/tool-client.ts";
 import type { AppendStore } from "../../services/orchestrator/store/append-store.ts";
 import { migrations } from "../../services/orchestrator/store/migrations/index.ts";
+import type { OwnershipStore } from "../../services/orchestrator/store/ownership-store.ts";
 import type { OrchestratorSchema } from "../../services/orchestrator/store/schema.ts";
 import { AppError, type FailureReason } from "../../services/runtime/errors/app-error.ts";
 import { toAppError, toConnectError } from "../../services/runtime/errors/failure.ts";
@@ -44,6 +45,8 @@ export interface TestOrchestratorOptions {
   readonly maxUnrelayedEntries?: number;
   readonly wrapAppendStore?: (store: AppendStore) => AppendStore;
   readonly logLevel?: string;
+  /** Whether it takes shards and runs turns. Default true; else it only reads, and hands commands on. */
+  readonly takesShards?: boolean;
 }
 
 /** An orchestrator in this process, with its own database connections, called over the in-memory mesh. */
@@ -115,6 +118,7 @@ export async function startTestOrchestrator(
     previousWritersAreDead: options.previousWritersAreDead ?? false,
     ...(options.keepaliveMs === undefined ? {} : { keepaliveMs: options.keepaliveMs }),
     ...(options.maxUnrelayedEntries === undefined ? {} : { maxUnrelayedEntries: options.maxUnrelayedEntries }),
+    ...(options.takesShards === false ? { ownership: owningNothing } : {}),
     ...(options.wrapAppendStore === undefined ? {} : { wrapAppendStore: options.wrapAppendStore }),
   });
   await orchestrator.engine.start();
@@ -138,6 +142,15 @@ export async function startTestOrchestrator(
     },
   };
 }
+
+/** Takes part without a writer, so that the others do not count it either. */
+const owningNothing: OwnershipStore = {
+  register: async () => -1n,
+  claim: async () => ({ shards: new Map(), fairShare: 64 }),
+  release: async () => true,
+  retire: async () => undefined,
+  purge: async () => 0,
+};
 
 async function serve(mesh: Mesh, orchestrator: Orchestrator, principal: Principal): Promise<Transport> {
   await mesh.serve("orchestrator", {

@@ -6,6 +6,7 @@
  *    result has no other.
  * 3. A tool step belongs to a call of its round's model result.
  * 4. A round follows one whose calls all have outcomes, or whose answer was rejected.
+ * 5. A run that succeeded ends with the answer of its last round.
  *
  * A journal that breaks them is damaged, and is refused with DATA_LOSS.
  */
@@ -165,6 +166,9 @@ export function fold(runId: string, run: Run | undefined, entry: Entry): Run {
     case "cancel.requested":
       return { ...next, cancel: run.cancel ?? body.cause };
     case "run.ended":
+      if (body.end.state === "succeeded" && answerOf(run) !== body.end.answer) {
+        throw damaged("ends with an answer that no model gave"); // 5
+      }
       return { ...next, ended: { atMs, end: body.end } };
   }
 }
@@ -204,6 +208,11 @@ function startModel(run: Run, stepId: string, attempt: number, round: number, tu
     rejected: undefined,
   };
   return { ...run, rounds: [...run.rounds, started] };
+}
+
+function answerOf(run: Run): string | undefined {
+  const last = run.rounds.at(-1);
+  return last?.result?.toolCalls.length === 0 && last.rejected === undefined ? last.result.text : undefined;
 }
 
 function isComplete(round: Round): boolean {

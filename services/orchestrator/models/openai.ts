@@ -177,6 +177,8 @@ async function* read(chunks: AsyncIterable<Chunk>, request: ModelRequest, watch:
   } catch (error) {
     throw error instanceof ModelCallError ? error : toFailure(error, watch);
   }
+  // The package ends an aborted stream as if it were whole.
+  if (watch.expired !== undefined) throw failed(watch.expired, true);
   if (finished === undefined) throw failed("the model's stream was cut", true);
   if (finished === "content_filter") throw failed("the provider withheld the answer", false);
   if (finished === "length") throw failed("the answer was cut at the model's limit", false);
