@@ -29,10 +29,15 @@ const types: pg.CustomTypesConfig = {
 
 /** The configuration of one connection. */
 export function clientConfig(session: SessionOptions & { readonly role: string }): pg.ClientConfig {
+  // node-postgres lets the URL's parameters win. The role must not be lost to them: without it a
+  // connection would be the login role's, which row-level security does not bind. The last one counts.
+  const url = new URL(session.url);
+  const given = url.searchParams.get("options") ?? "";
+  url.searchParams.delete("options");
   return {
-    connectionString: session.url,
+    connectionString: url.href,
     application_name: `cadre ${session.service} ${process.pid}`,
-    options: `-c role=${session.role} -c search_path=${session.service} -c timezone=UTC`,
+    options: `${given} -c role=${session.role} -c search_path=${session.service} -c timezone=UTC`.trim(),
     statement_timeout: 15_000,
     idle_in_transaction_session_timeout: 10_000,
     lock_timeout: 5_000,

@@ -125,6 +125,17 @@ describe("row-level security", () => {
     await sql`select peek()`.execute(database.engine);
   });
 
+  test("cannot be switched off by the URL", async () => {
+    await add(orgB, "note", "b");
+    const url = new URL(server.url);
+    url.searchParams.set("options", "-c role=cadre_sample_engine -c row_security=off");
+    const tricked = openDatabase<Schema>({ url: url.href, service: "sample", log });
+    const rows = tricked.asOrg(orgA, (transaction) => transaction.selectFrom("note").selectAll().execute());
+    // PostgreSQL would rather fail than leave rows out when `row_security` is off.
+    await expect(rows).rejects.toMatchObject({ code: "42501" });
+    await tricked.close();
+  });
+
   test("an org that is no UUID never reaches SQL", async () => {
     await expect(database.asOrg("' or true --", () => Promise.resolve())).rejects.toThrow(TypeError);
   });
