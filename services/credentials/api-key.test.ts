@@ -2,7 +2,7 @@ import { statSync } from "node:fs";
 import { join } from "node:path";
 import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { ApiKeyService, Role } from "@cadre/gen/cadre/credentials/v1/api_key_pb";
-import { IdentityService } from "@cadre/gen/cadre/credentials/v1/identity_pb";
+import { AuthenticationService, IdentityService } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type CredentialsWorld, startCredentialsWorld } from "../../test/support/credentials-world.ts";
 import { reasonOf } from "../../test/support/failure.ts";
@@ -206,21 +206,21 @@ test("near misses of a key take as long as keys that are nothing like it", async
     return Uint8Array.from({ length: bytes }, (_, index) => body[index % 32] ?? 0);
   }).text;
   const far = makeApiKey("dev").text;
+  const authentication = world.platform.client("gateway", "credentials", AuthenticationService);
   const time = async (credential: string): Promise<number> => {
     const start = performance.now();
-    await keysOf(credential)
-      .listKeys({})
-      .catch(() => {}); // refused, as it must be
+    expect(await reasonOf(authentication.authenticate({ credential }))).toBe("UNAUTHENTICATED");
     return performance.now() - start;
   };
   const samples = { near: [] as number[], far: [] as number[], same: [] as number[] };
-  for (let index = 0; index < 300; index++) {
+  for (let index = 0; index < 200; index++) {
+    // In turns, so that what else the machine does falls on all alike.
     samples.near.push(await time(near));
     samples.far.push(await time(far));
     samples.same.push(await time(far));
   }
   const median = (values: number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1] ?? 0;
   const noise = Math.abs(median(samples.far) - median(samples.same));
-  // Timing on a shared machine: the difference must drown in what two equal runs differ by.
-  expect(Math.abs(median(samples.near) - median(samples.far))).toBeLessThan(noise + 0.25);
-});
+  // No more than two equal runs differ by, or a fifth: a shared machine is no better clock.
+  expect(Math.abs(median(samples.near) - median(samples.far))).toBeLessThan(noise + median(samples.far) / 5);
+}, 60_000);

@@ -60,7 +60,7 @@ test("what changes keys and limits, and reading the log, is written by the trans
     ["key.issued", `key/${keyId}`],
   ]);
   for (const event of events) {
-    expect(event).toMatchObject({ orgId, decision: AuditDecision.ALLOWED, count: 1 });
+    expect(event).toMatchObject({ orgId, decision: AuditDecision.ALLOWED, count: 1, source: "192.0.2.1" });
     expect(event.actor).toMatch(/^key_/);
     expect(event.requestId).toMatch(/^req_/);
     expect(event.traceId).toMatch(/^[0-9a-f]{32}$/);

@@ -5,9 +5,16 @@ import type { ServiceIdentity } from "./service-identity.ts";
 import { createServiceTokenSigner, serviceTokenHeader } from "./service-token.ts";
 
 /**
+ * The header that tells a peer the address that a request came from, for its
+ * audit log. Only another service can have set it: without a service token no
+ * call of the mesh is served.
+ */
+export const sourceHeader = "x-cadre-source";
+
+/**
  * Gives each call to a peer the service's own identity and, from the request
- * that it is made for (see `onBehalfOf`), the principal, the request id and the
- * trace.
+ * that it is made for (see `onBehalfOf`), the principal, the request id, the
+ * trace and the address that it came from.
  */
 export function createServiceTokenInterceptor(identity: ServiceIdentity, audience: ServiceName): Interceptor {
   const signer = createServiceTokenSigner(identity, audience);
@@ -17,6 +24,7 @@ export function createServiceTokenInterceptor(identity: ServiceIdentity, audienc
     request.header.set(serviceTokenHeader, typeof token === "string" ? token : await token);
     if (scope !== undefined) {
       request.header.set("x-request-id", scope.requestId);
+      if (scope.source !== "") request.header.set(sourceHeader, scope.source);
       if (scope.traceparent !== "") request.header.set("traceparent", scope.traceparent);
     }
     return next(request);
