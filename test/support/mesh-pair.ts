@@ -12,8 +12,10 @@ export interface MeshPair {
   readonly transport: Transport;
   /** Where the service listens; `memory:tools` in memory. */
   readonly address: string;
-  /** Ends both, cutting what runs after `graceMs` (default 0). */
-  close(graceMs?: number): Promise<void>;
+  /** Ends the service alone, cutting what runs after `graceMs`. */
+  closeServer(graceMs: number): Promise<void>;
+  /** Ends both at once. */
+  close(): Promise<void>;
 }
 
 export interface MeshPairOptions {
@@ -33,8 +35,9 @@ export async function startMeshPair(plane: "grpc" | "memory", options: MeshPairO
     return {
       transport: mesh.transport("tools", clientInterceptors),
       address: server.address,
-      async close(graceMs = 0) {
-        await server.close(graceMs);
+      closeServer: (graceMs) => server.close(graceMs),
+      async close() {
+        await server.close(0);
         await mesh.close();
       },
     };
@@ -46,9 +49,10 @@ export async function startMeshPair(plane: "grpc" | "memory", options: MeshPairO
   return {
     transport: clientMesh.transport("tools", clientInterceptors),
     address: server.address,
-    async close(graceMs = 0) {
+    closeServer: (graceMs) => server.close(graceMs),
+    async close() {
       await clientMesh.close();
-      await server.close(graceMs);
+      await server.close(0);
       await serverMesh.close();
     },
   };

@@ -1,4 +1,5 @@
-import { Code, ConnectError } from "@connectrpc/connect";
+import { AppError } from "../errors/app-error.ts";
+import { toConnectError } from "../errors/failure.ts";
 import type { Mesh, ServiceName } from "../mesh/mesh.ts";
 import { serveMethods } from "../rpc/invoke.ts";
 import { defaultMessageLimits, type MessageLimits } from "../rpc/message-codec.ts";
@@ -43,7 +44,8 @@ export function createMemoryMesh(options: MemoryMeshOptions = {}): Mesh {
             if (peer.running.size === 0) resolve();
           };
           timer = setTimeout(() => {
-            for (const call of peer.running) call.cut(new ConnectError(`${name} has stopped`, Code.Unavailable));
+            const failure = toConnectError(new AppError("SHUTTING_DOWN", "the service has stopped"), "");
+            for (const call of peer.running) call.cut(failure);
           }, graceMs);
           onCallEnd();
         });

@@ -52,6 +52,8 @@ export function createGrpcMesh(options: GrpcMeshOptions): Mesh {
       if (target === undefined) throw new TypeError(`the mesh has no address of ${peer}`);
       const secrets = tls === undefined ? credentials.createInsecure() : channelCredentials(tls, peer);
       channel = new Channel(target, secrets, {
+        // TLS wants a name that is no address; whose certificate it is, is checked by its URI.
+        ...(tls === undefined ? {} : { "grpc.ssl_target_name_override": `${peer}.cadre.internal` }),
         "grpc.primary_user_agent": `cadre-${name}`,
         "grpc.service_config": JSON.stringify({ loadBalancingConfig: [{ round_robin: {} }] }),
         "grpc.service_config_disable_resolution": 1,

@@ -1,5 +1,5 @@
 import { Code, ConnectError, createContextValues } from "@connectrpc/connect";
-import { Metadata, type ServerInterceptingCallInterface, type StatusObject } from "@grpc/grpc-js";
+import type { Metadata, ServerInterceptingCallInterface, StatusObject } from "@grpc/grpc-js";
 import { AppError } from "../errors/app-error.ts";
 import { toAppError, toConnectError } from "../errors/failure.ts";
 import { newId } from "../ids/id.ts";
@@ -25,7 +25,15 @@ import { okStatus, toStatus } from "./status.ts";
 export interface ServerCallOptions {
   /** The caller's service, if its certificate proves one. */
   readonly peerIdentity: string | undefined;
+  /** The server's calls that are not answered yet. */
+  readonly running: Set<RunningCall>;
   readonly log: Logger;
+}
+
+/** A call that is not answered yet, as the server that stops sees it. */
+export interface RunningCall {
+  /** Answers with a failure in place of the handler. */
+  cut(failure: ConnectError): void;
 }
 
 /** How much of a stream's answer may wait for a slow reader before the handler is held up, in bytes. */
@@ -151,7 +159,7 @@ async function sendAnswers(open: OpenCall, { header, trailer, messages }: Stream
 }
 
 /** A call from its arrival to its end. */
-class OpenCall {
+class OpenCall implements RunningCall {
   readonly call: ServerInterceptingCallInterface;
   readonly #method: ServedMethod["method"];
   readonly #options: ServerCallOptions;
@@ -167,6 +175,7 @@ class OpenCall {
     this.call = call;
     this.#method = served.method;
     this.#options = options;
+    options.running.add(this);
   }
 
   get ended(): boolean {
@@ -209,12 +218,19 @@ class OpenCall {
     this.#controller.abort(failure);
   }
 
+  cut(failure: ConnectError): void {
+    if (this.#ended) return;
+    this.finish(this.#encode(failure));
+    this.#controller.abort(failure);
+  }
+
   warn(cause: unknown): void {
     this.#options.log.warn({ err: cause, rpc: methodPath(this.#method) }, "a stream failed after its call had ended");
   }
 
   #end(failure: ConnectError): void {
     this.#ended = true;
+    this.#options.running.delete(this);
     for (const ending of this.#endings) ending(failure);
     this.#endings.length = 0;
   }

@@ -1,11 +1,13 @@
 import { Server, type ServerCredentials, ServerInterceptingCall, type ServerInterceptor } from "@grpc/grpc-js";
+import { AppError } from "../errors/app-error.ts";
+import { toConnectError } from "../errors/failure.ts";
 import type { Logger } from "../log/log.ts";
 import { type ServedMethod, serveMethods } from "../rpc/invoke.ts";
 import type { MessageLimits } from "../rpc/message-codec.ts";
+import { connectionIdentity } from "./connection-identity.ts";
 import type { MeshServer, MeshServerOptions } from "./mesh.ts";
 import { serviceDefinition } from "./method-definition.ts";
-import { certificateService } from "./peer-identity.ts";
-import { answerCall } from "./server-call.ts";
+import { answerCall, type RunningCall } from "./server-call.ts";
 
 /** How long connections live, and how their peers prove that they are there. */
 export interface ConnectionOptions {
@@ -43,6 +45,7 @@ export interface GrpcServerOptions extends MeshServerOptions {
 export async function startGrpcServer(options: GrpcServerOptions): Promise<MeshServer> {
   const { connections, limits, log } = options;
   const served = serveMethods(options.implementations, options.interceptors, limits);
+  const running = new Set<RunningCall>();
   const server = new Server({
     // Ours is the limit that names a reason; beyond twice that, grpc-js stops reading.
     "grpc.max_receive_message_length": 2 * Math.max(limits.unaryMaxBytes, limits.streamMaxBytes),
@@ -52,8 +55,9 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<MeshS
     "grpc.keepalive_time_ms": connections.pingMs,
     "grpc.keepalive_timeout_ms": connections.pingTimeoutMs,
     "grpc.max_concurrent_streams": 10_000,
-    "grpc.enable_channelz": 0,
-    interceptors: [answering(served, log)],
+    // Without channelz grpc-js does not know its sessions, and `forceShutdown` cuts none.
+    "grpc.enable_channelz": 1,
+    interceptors: [answering(served, running, log)],
   });
   for (const { service } of options.implementations) server.addService(serviceDefinition(service.methods), {});
   const port = await new Promise<number>((resolve, reject) => {
@@ -66,7 +70,7 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<MeshS
   return {
     address: `${options.listen.slice(0, options.listen.lastIndexOf(":"))}:${port}`,
     close(graceMs) {
-      closed ??= shutDown(server, graceMs);
+      closed ??= shutDown(server, running, graceMs);
       return closed;
     },
   };
@@ -76,15 +80,18 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<MeshS
  * The grpc-js interceptor that answers every call itself: the handlers that
  * grpc-js would call, with its stream objects, are never reached.
  */
-function answering(served: ReadonlyMap<string, ServedMethod>, log: Logger): ServerInterceptor {
+function answering(
+  served: ReadonlyMap<string, ServedMethod>,
+  running: Set<RunningCall>,
+  log: Logger,
+): ServerInterceptor {
   return (definition, call) => {
     const method = served.get(definition.path);
     // grpc-js answers UNIMPLEMENTED for paths that were not added.
     if (method === undefined) throw new TypeError(`${definition.path} was added without a handler`);
-    return new AnsweredCall(call, () => {
-      const der = call.getAuthContext().sslPeerCertificate?.raw;
-      answerCall(call, method, { log, peerIdentity: der === undefined ? undefined : certificateService(der) });
-    });
+    return new AnsweredCall(call, () =>
+      answerCall(call, method, { log, running, peerIdentity: connectionIdentity(call) }),
+    );
   };
 }
 
@@ -101,13 +108,20 @@ class AnsweredCall extends ServerInterceptingCall {
   }
 }
 
+/** How long the answers to calls that were cut may take to go out. */
+const flushMs = 1_000;
+
 /** Refuses new calls, waits for the running ones, then cuts what is left. */
-async function shutDown(server: Server, graceMs: number): Promise<void> {
+async function shutDown(server: Server, running: ReadonlySet<RunningCall>, graceMs: number): Promise<void> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   await new Promise<void>((resolve, reject) => {
     timer = setTimeout(() => {
-      server.forceShutdown();
-      resolve();
+      const failure = toConnectError(new AppError("SHUTTING_DOWN", "the service has stopped"), "");
+      for (const call of running) call.cut(failure);
+      timer = setTimeout(() => {
+        server.forceShutdown();
+        resolve();
+      }, flushMs);
     }, graceMs);
     server.tryShutdown((error) => {
       if (error === undefined) resolve();

@@ -1,7 +1,8 @@
+import { X509Certificate } from "node:crypto";
 import type { SecureContextOptions } from "node:tls";
 import { type ChannelCredentials, experimental, ServerCredentials } from "@grpc/grpc-js";
+import { serviceOfCertificate, spiffeId } from "../identity/spiffe-id.ts";
 import type { ServiceName } from "./mesh.ts";
-import { certificateService, spiffeId } from "./peer-identity.ts";
 
 /** A service's certificate and whom it trusts, as PEM texts. */
 export interface TlsMaterial {
@@ -57,7 +58,7 @@ export function channelCredentials(source: TlsSource, peer: ServiceName): Channe
   const provider = certificateProvider(source);
   return experimental.createCertificateProviderChannelCredentials(provider, provider, {
     checkServerIdentity: (_host, certificate) =>
-      certificateService(certificate.raw) === peer
+      serviceOfCertificate(new X509Certificate(certificate.raw)) === peer
         ? undefined
         : new Error(`the peer's certificate is not of ${spiffeId(peer)}`),
   });

@@ -25,7 +25,11 @@ export function createGrpcWire(channel: Channel): Wire {
 }
 
 function openCall(channel: Channel, { method, deadline }: OutgoingCall): Call {
-  return channel.createCall(methodDefinition(method).path, deadline, undefined, null, undefined);
+  try {
+    return channel.createCall(methodDefinition(method).path, deadline, undefined, null, undefined);
+  } catch (cause) {
+    throw new ConnectError("the mesh is closed", Code.Unavailable, undefined, undefined, cause);
+  }
 }
 
 function cancel(call: Call, failure: ConnectError): void {
