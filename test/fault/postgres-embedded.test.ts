@@ -79,7 +79,7 @@ async function query<T extends pg.QueryResultRow>(url: string, text: string): Pr
   }
 }
 
-describe("the embedded PostgreSQL on an existing directory", () => {
+describe("the embedded PostgreSQL on an existing directory", { timeout: 60_000 }, () => {
   beforeEach(async () => {
     // With owners, which `fs.cp` does not keep.
     await promisify(execFile)("cp", ["-a", template, dataDirectory]);
@@ -310,6 +310,13 @@ describe("the embedded PostgreSQL on an existing directory", () => {
     await locked;
     expect(await lost).toMatchObject({ name: "DataDirectoryInUseError", processId: process.ppid });
     await thieving.end();
+  });
+
+  test("a reset removes a database that does not start any more", async () => {
+    await writeFile(join(dataDirectory, "postgres", "global", "pg_control"), "damaged");
+    await expect(startHere()).rejects.toThrow(/does not start/);
+    await resetDataDirectory({ dataDirectory, log });
+    expect(await readdir(dataDirectory)).toEqual([]);
   });
 
   test("a directory of something else is left alone", async () => {

@@ -1,4 +1,4 @@
-import { copyFile, mkdir, rm, stat, truncate } from "node:fs/promises";
+import { copyFile, mkdir, rename, rm, stat, truncate } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
@@ -147,24 +147,41 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
 }
 
 /**
- * Removes the database of a data directory, with everything in it. Stops an
- * orphaned server first.
+ * Removes the database of a data directory, with everything in it, also one
+ * that does not start any more. Stops an orphaned server first.
  *
  * @throws DataDirectoryInUseError if a living Cadre uses the directory
  */
 export async function resetDataDirectory(options: { dataDirectory: string; log: Logger }): Promise<void> {
+  const { log } = options;
   const dataDirectory = resolve(options.dataDirectory);
   const directory = join(dataDirectory, "postgres");
-  const server = await readServerProcess(directory);
-  if (server !== undefined && (await inspectServer(server, directory)) !== "gone") {
+  const logFile = join(dataDirectory, "postgres.log");
+  let lock: pg.Client | undefined;
+  try {
+    // E2: only a server can say whether somebody uses the directory, so one is started where none runs.
     const cluster = await readCluster(directory);
-    if (cluster === undefined) throw new Error(`a server runs on ${directory}, but its files are not there`);
-    const lock = await takeLock(cluster, server.port, dataDirectory);
-    await stopServer(directory, options.log);
-    await lock.end().catch(() => undefined); // already ended by the server
+    if (cluster !== undefined) {
+      const { port } = await ensureServer(cluster, { log, logFile });
+      lock = await takeLock(cluster, port, dataDirectory);
+    }
+  } catch (error) {
+    if (error instanceof DataDirectoryInUseError) throw error;
+    const server = await readServerProcess(directory);
+    if (server !== undefined && (await inspectServer(server, directory)) !== "gone") throw error;
+    log.warn(describeError(error), "the database does not start any more; it is removed as it is");
   }
-  await rm(directory, { recursive: true, force: true });
-  for (const name of ["postgres.log", "postgres.log.1"]) await rm(join(dataDirectory, name), { force: true });
+  await stopServer(directory, log);
+  await lock?.end().catch(() => undefined); // already ended by the server
+  // Under another name nobody takes the half of it that is left for a database.
+  const doomed = `${directory}.new-${process.pid}-reset`;
+  try {
+    await rename(directory, doomed);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+  }
+  await rm(doomed, { recursive: true, force: true });
+  for (const name of [logFile, `${logFile}.1`]) await rm(name, { force: true });
 }
 
 /** Takes the lock of E1, on a connection that keeps it. */
