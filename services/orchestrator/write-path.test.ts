@@ -397,3 +397,32 @@ describe("the write path", () => {
     }
   });
 });
+
+test("a reader is told when its process stops, so that it goes on elsewhere", async () => {
+  const world = await start();
+  const sessionId = await newSession(world.sessions);
+  const reading = reasonOf(readEvents(world.sessions, sessionId, 0n, () => false));
+  await expect.poll(() => world.orchestrator.engine.feed.size).toBe(1);
+  await world.stop();
+  expect(await reading).toBe("SHUTTING_DOWN");
+});
+
+test("what is deleted is removed from the tables once it is relayed", async () => {
+  const world = await start({ leaseMs: 1_000 });
+  const sessionId = await newSession(world.sessions);
+  await world.sessions.sendTurn({ sessionId, text: "say hi" });
+  await readEvents(world.sessions, sessionId, 0n, endsTurn());
+  await world.sessions.deleteSession({ sessionId });
+  const left = async (): Promise<number> => {
+    const { rows } = await asSuperuser(
+      "select (select count(*) from session) + (select count(*) from run) + (select count(*) from entry) + (select count(*) from session_event) as n",
+    );
+    return Number(rows[0].n);
+  };
+  await delay(700);
+  // Not before the bus has its facts.
+  const { rows } = await asSuperuser("select count(*) as n from entry");
+  expect(Number(rows[0].n)).toBeGreaterThan(0);
+  await asSuperuser("update writer set relayed = pos");
+  await expect.poll(left, { timeout: 5_000 }).toBe(0);
+});

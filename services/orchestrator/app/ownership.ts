@@ -184,10 +184,10 @@ export class Ownership {
     await store.purge(writer, purgePortion);
   }
 
-  /** 2: stops by itself when the lease ran out unrenewed. */
+  /** 2: stops by itself when the lease ran out unrenewed; unless nobody else can take over. */
   #watchExpiry(): void {
     clearTimeout(this.#expiry);
-    if (this.#state.type !== "owning") return;
+    if (this.#state.type !== "owning" || this.#options.previousAreDead) return;
     this.#expiry = setTimeout(() => this.lost("expired"), Math.max(0, this.#state.leaseUntilMs - performance.now()));
   }
 

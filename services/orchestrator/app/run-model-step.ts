@@ -7,6 +7,7 @@ import {
 import { AppError } from "../../runtime/errors/app-error.ts";
 import { estimateTokens, fitContext } from "../domain/conversation.ts";
 import type { StepError, ToolCall } from "../domain/entry.ts";
+import { isDeeperThan, maxJsonDepth } from "../domain/json.ts";
 import { type Action, maxModelFailures, tokensUsed } from "../domain/next-action.ts";
 import { type Model, ModelCallError, type ModelRequest } from "../models/model.ts";
 import { backoffMs, pause } from "./backoff.ts";
@@ -167,7 +168,7 @@ async function ask(
           if (unstored > maxUnstoredText) await lastStored;
           break;
         case "tool-call":
-          toolCalls.push(event.call);
+          toolCalls.push(storable(event.call));
           break;
         case "end":
           batcher.flush();
@@ -189,6 +190,12 @@ async function ask(
     batcher.discard();
     reading.abort();
   }
+}
+
+/** Arguments that nest too deep are kept as the text that they were, and the call fails. */
+function storable(call: ToolCall): ToolCall {
+  if (!isDeeperThan(call.arguments, maxJsonDepth)) return call;
+  return { ...call, arguments: {}, malformed: JSON.stringify(call.arguments) };
 }
 
 function limit(message: string): Answer {

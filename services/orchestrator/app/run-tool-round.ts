@@ -7,6 +7,7 @@ import {
 } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
 import { outcomeText } from "../domain/conversation.ts";
 import type { ToolOutcome } from "../domain/entry.ts";
+import { isDeeperThan, maxJsonDepth } from "../domain/json.ts";
 import type { Action, PlannedCall } from "../domain/next-action.ts";
 import { toStruct, toValue } from "../store/entry-codec.ts";
 import { DeltaBatcher } from "./delta-batcher.ts";
@@ -102,7 +103,9 @@ async function execute(context: TurnContext, caller: ToolCaller, planned: Planne
   if (tool === undefined) {
     return failed("TOOL_NOT_GRANTED", "no such tool is available here");
   }
-  if (call.malformed !== "") return failed("TOOL_ARGUMENTS_INVALID", "the arguments are no JSON object");
+  if (call.malformed !== "") {
+    return failed("TOOL_ARGUMENTS_INVALID", `the arguments are no JSON object of at most ${maxJsonDepth} levels`);
+  }
   let shown = 0;
   const batcher = new DeltaBatcher((text) => {
     if (turn.signal.aborted) return;
@@ -122,6 +125,9 @@ async function execute(context: TurnContext, caller: ToolCaller, planned: Planne
       turn.signal,
     );
     batcher.flush();
+    if (outcome.type === "value" && isDeeperThan(outcome.value, maxJsonDepth)) {
+      return failed("TOOL_RESULT_INVALID", `the result has more than ${maxJsonDepth} levels`);
+    }
     if (Buffer.byteLength(outcomeText(outcome)) > maxResultBytes) {
       return failed("TOOL_RESULT_INVALID", `the result is larger than ${maxResultBytes} bytes`);
     }

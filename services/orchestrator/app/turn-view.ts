@@ -14,6 +14,7 @@ import {
   TurnToolCallSchema,
 } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
 import { reasonNumber } from "../../runtime/errors/failure.ts";
+import { outcomeText } from "../domain/conversation.ts";
 import type { StepError } from "../domain/entry.ts";
 import type { Run } from "../domain/run.ts";
 import { toStruct, toValue } from "../store/entry-codec.ts";
@@ -79,7 +80,11 @@ export function turnState(run: Run): TurnState {
   }
 }
 
+/** How large the results of a turn may be for readers, in bytes: a turn has to fit a message. The events have all. */
+const maxResultBytes = 2 * 1024 * 1024;
+
 function toolCalls(run: Run): TurnToolCall[] {
+  let bytes = 0;
   return run.rounds.flatMap(
     (round) =>
       round.result?.toolCalls.flatMap((call, index) => {
@@ -95,7 +100,9 @@ function toolCalls(run: Run): TurnToolCall[] {
             stepId: step.stepId,
             tool: call.tool,
             arguments: toStruct(call.arguments),
-            ...(outcome?.type === "value" ? { result: toValue(outcome.value) } : {}),
+            ...(outcome?.type === "value" && (bytes += Buffer.byteLength(outcomeText(outcome))) <= maxResultBytes
+              ? { result: toValue(outcome.value) }
+              : {}),
             ...(outcome?.type === "error" ? { error: toTurnError(outcome.error) } : {}),
           }),
         ];

@@ -1,7 +1,12 @@
-import { create } from "@bufbuild/protobuf";
+import { create, toBinary } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { type Command, type CommandReply, CommandSchema } from "@cadre/gen/cadre/orchestrator/journal/v1/command_pb";
-import { CreateSessionResponseSchema, SessionService } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
+import {
+  CreateSessionResponseSchema,
+  SessionService,
+  type Turn,
+  TurnSchema,
+} from "@cadre/gen/cadre/orchestrator/v1/session_pb";
 import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import { AppError } from "../../runtime/errors/app-error.ts";
 import type { Limits } from "../../runtime/identity/limits.ts";
@@ -24,6 +29,9 @@ export interface SessionHandlerDeps extends AgentDeps {
   readonly keepaliveMs?: number;
 }
 
+const maxSeq = BigInt(Number.MAX_SAFE_INTEGER);
+/** How large a page of turns gets, in bytes, with room below the limit of a message. */
+const maxPageBytes = 3 * 1024 * 1024;
 const listMethod = `${SessionService.typeName}/ListSessions`;
 const turnsMethod = `${SessionService.typeName}/ListTurns`;
 
@@ -34,6 +42,8 @@ export function sessionHandlers(deps: SessionHandlerDeps): ServiceImpl<typeof Se
     async createSession(request, context) {
       const { orgId } = requirePrincipal(context);
       const org = toUuid("org", orgId);
+      assertStorable("title", request.title);
+      for (const [name, value] of Object.entries(request.labels)) assertStorable("labels", `${name}${value}`);
       const agent = await findAgent(deps, org, request.agentId, request.agent);
       const session = {
         sessionId: toUuid("ses", newId("ses")),
@@ -97,11 +107,19 @@ export function sessionHandlers(deps: SessionHandlerDeps): ServiceImpl<typeof Se
       if ((await sessions.find(org, sessionId)) === undefined) throw notFound();
       const size = pageSize(request.pageSize);
       const rows = await sessions.listRuns(org, sessionId, after, size + 1);
-      const page = rows.slice(0, size);
-      const last = page.at(-1)?.ordinal;
+      const turns: Turn[] = [];
+      let bytes = 0;
+      for (const row of rows.slice(0, size)) {
+        const turn = fromView(row);
+        bytes += toBinary(TurnSchema, turn).length;
+        // A single turn always fits.
+        if (turns.length > 0 && bytes > maxPageBytes) break;
+        turns.push(turn);
+      }
+      const last = rows[turns.length - 1]?.ordinal;
       return {
-        turns: page.map(fromView),
-        nextPageToken: rows.length > size && last !== undefined ? pages.seal(scope, String(last)) : "",
+        turns,
+        nextPageToken: rows.length > turns.length && last !== undefined ? pages.seal(scope, String(last)) : "",
       };
     },
 
@@ -109,7 +127,8 @@ export function sessionHandlers(deps: SessionHandlerDeps): ServiceImpl<typeof Se
       const position = {
         orgId: orgOf(context),
         sessionId: toUuid("ses", request.sessionId),
-        afterSeq: Number(request.afterSeq),
+        // Past what any session reaches, so that the number stays exact.
+        afterSeq: Number(request.afterSeq > maxSeq ? maxSeq : request.afterSeq),
       };
       const stream = streamEvents(
         { sessions, feed: engine.feed, stopping: engine.stopping, keepaliveMs: deps.keepaliveMs ?? 15_000 },
@@ -149,6 +168,13 @@ async function dispatch(
 /** The UUID of the caller's org. */
 function orgOf(context: HandlerContext): string {
   return toUuid("org", requirePrincipal(context).orgId);
+}
+
+/** PostgreSQL's texts hold every character but this one. */
+function assertStorable(field: string, text: string): void {
+  if (!text.includes("\0")) return;
+  const message = "must not hold the character U+0000";
+  throw new AppError("INVALID_ARGUMENT", `${field}: ${message}`, { violations: [{ field, message }] });
 }
 
 function notFound(): AppError {

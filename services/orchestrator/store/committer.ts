@@ -101,6 +101,11 @@ interface SessionHead {
 
 interface Waiting {
   readonly change: Change;
+  /** The entries' bytes, in order. */
+  readonly entries: readonly { readonly runId: string; readonly kind: number; readonly body: Uint8Array }[];
+  /** The events' bytes without their numbers, in order. */
+  readonly events: readonly Uint8Array[];
+  readonly bytes: number;
   readonly head: SessionHead;
   readonly resolve: (events: readonly SessionEvent[]) => void;
   readonly reject: (error: AppError) => void;
@@ -115,6 +120,7 @@ interface Prepared {
 
 const maxBatchChanges = 512;
 const maxBatchBytes = 4 * 1024 * 1024;
+const maxQueuedBytes = 64 * 1024 * 1024;
 const lookUpAgainMs = { first: 50, most: 2_000 } as const;
 const noUsage: UsageDelta = { inputTokens: 0, outputTokens: 0, modelCalls: 0, toolCalls: 0, durationMs: 0 };
 
@@ -126,6 +132,7 @@ export class Committer {
   readonly #maxQueued: number;
   readonly #maxUnrelayed: number;
   #queue: Waiting[] = [];
+  #queuedBytes = 0;
   #running = false;
   #fenced = false;
   #number = 0n;
@@ -163,7 +170,7 @@ export class Committer {
 
   /** Throws BACKPRESSURE if no new work should be taken on; what runs already is always let through. */
   assertRoom(): void {
-    if (this.#queue.length >= this.#maxQueued) {
+    if (this.#queue.length >= this.#maxQueued || this.#queuedBytes >= maxQueuedBytes) {
       throw new AppError("BACKPRESSURE", "too much waits to be stored", { retryAfterMs: 1_000 });
     }
     if (this.#unrelayed >= this.#maxUnrelayed) {
@@ -186,8 +193,21 @@ export class Committer {
   submit(change: Change): Promise<readonly SessionEvent[]> {
     const head = this.#sessions.get(change.sessionId);
     if (this.#fenced || head === undefined) return Promise.reject(fenced());
+    const entries = (change.entries ?? []).map(({ runId, entry }) => ({
+      runId,
+      kind: entryKind[entry.body.type],
+      body: encodeEntry(entry),
+    }));
+    const events = (change.events ?? []).map((event) =>
+      toBinary(SessionEventSchema, create(SessionEventSchema, event)),
+    );
+    let bytes = change.newRun?.view.length ?? 0;
+    for (const { body } of entries) bytes += body.length;
+    for (const body of events) bytes += body.length;
+    for (const { view } of change.views ?? []) bytes += view.length;
+    this.#queuedBytes += bytes;
     return new Promise((resolve, reject) => {
-      this.#queue.push({ change, head, resolve, reject });
+      this.#queue.push({ change, entries, events, bytes, head, resolve, reject });
       if (!this.#running) {
         this.#running = true;
         // What is submitted in this turn of the event loop shares the first batch.
@@ -208,6 +228,7 @@ export class Committer {
     this.#fenced = true;
     const waiting = this.#queue;
     this.#queue = [];
+    this.#queuedBytes = 0;
     for (const { reject } of waiting) reject(fenced());
     this.#options.onFenced();
   }
@@ -223,13 +244,12 @@ export class Committer {
   #take(): Waiting[] {
     let bytes = 0;
     let count = 0;
-    for (const { change } of this.#queue) {
+    for (const waiting of this.#queue) {
       if (count >= maxBatchChanges || bytes >= maxBatchBytes) break;
       count += 1;
-      // Entries and events are measured roughly: by their number, and the texts they carry.
-      for (const event of change.events ?? []) bytes += 128 + textLength(event);
-      bytes += 512 * (change.entries?.length ?? 0);
+      bytes += waiting.bytes;
     }
+    this.#queuedBytes -= bytes;
     return this.#queue.splice(0, count);
   }
 
@@ -368,7 +388,7 @@ export class Committer {
     const answered: AnsweredCommand[] = [];
     const perChange: SessionEvent[][] = [];
     const owners = new Map<string, SessionHead>();
-    for (const { change, head } of live) {
+    for (const { change, entries: encoded, events: bodies, head } of live) {
       const { sessionId } = change;
       shards.set(head.shard, head.epoch);
       if (change.newRun !== undefined) {
@@ -384,7 +404,7 @@ export class Committer {
         });
         owners.set(change.newRun.runId, head);
       }
-      for (const { runId, entry } of change.entries ?? []) {
+      for (const { runId, kind, body } of encoded) {
         const stored = head.runs.get(runId);
         const move =
           heads.get(runId) ??
@@ -400,12 +420,10 @@ export class Committer {
                 view: undefined,
               });
         if (move === undefined || move.ended) throw new TypeError("an entry of a run that is not open");
-        const kind = entryKind[entry.body.type];
-        const body = encodeEntry(entry);
         const seq = move.to + 1;
         const hash = chainHash(move.chain, runId, seq, kind, body);
         entries.push({ runId, seq, kind, body, hash });
-        heads.set(runId, { ...move, to: seq, chain: hash, ended: entry.body.type === "run.ended" });
+        heads.set(runId, { ...move, to: seq, chain: hash, ended: kind === entryKind["run.ended"] });
         owners.set(runId, head);
       }
       for (const { runId, view } of change.views ?? []) {
@@ -423,11 +441,13 @@ export class Committer {
           deleted: false,
         };
         let seq = move.to;
-        for (const event of change.events ?? []) {
+        for (const [index, event] of (change.events ?? []).entries()) {
           seq += 1;
           const message = create(SessionEventSchema, { ...event, seq: BigInt(seq) });
           own.push(message);
-          numbered.push({ sessionId, seq, body: toBinary(SessionEventSchema, message) });
+          // Fields may come in any order: the number goes behind the bytes that are there.
+          const number = toBinary(SessionEventSchema, create(SessionEventSchema, { seq: message.seq }));
+          numbered.push({ sessionId, seq, body: Buffer.concat([bodies[index] ?? new Uint8Array(), number]) });
         }
         sessions.set(sessionId, {
           ...move,
@@ -466,11 +486,6 @@ export class Committer {
       },
     };
   }
-}
-
-function textLength(event: UnnumberedEvent): number {
-  const { body } = event;
-  return body.case === "textDelta" || body.case === "toolDelta" ? body.value.text.length : 1_024;
 }
 
 function fenced(): AppError {
