@@ -59,21 +59,21 @@ test("whatever happens, no worker has more calls than places, and every call end
     fc.asyncProperty(scenario, async ({ workers: specs, calls, disturbances }) => {
       const principal = principalOf(newId("org"));
       const replicas = world.replicas;
-      const replica = (index: number) => replicas[index % replicas.length] ?? replicas[0]!;
+      const replica = (index: number) => at(replicas, index % replicas.length);
       for (const definition of definitions)
         await replica(0).client(ToolService, principal).registerTool({ definition });
       const pinned = await replica(0)
         .client(ToolExecutionService, principal)
         .resolveTools({ names: ["*"] });
-      const tools = definitions.map(({ name }) => pinned.tools.find((tool) => tool.definition?.name === name)!);
+      const tools = definitions.map(({ name }) => pinned.tools.filter((tool) => tool.definition?.name === name));
       // How many places each worker has, and how many handlers ran at once in it.
       const started: TestWorker[] = [];
       const runsByKey = new Map<string, number>();
-      const start = async (served: readonly number[], concurrency: number, at: number): Promise<TestWorker> => {
+      const start = async (served: readonly number[], concurrency: number, where: number): Promise<TestWorker> => {
         const worker = await startTestWorker({
-          client: replica(at).client(ToolWorkerService, principal),
-          reports: replica(at + 1).client(ToolWorkerService, principal),
-          tools: served.map((index) => definitions[index]!),
+          client: replica(where).client(ToolWorkerService, principal),
+          reports: replica(where + 1).client(ToolWorkerService, principal),
+          tools: served.map((index) => at(definitions, index)),
           concurrency,
           async handle(input, { call }) {
             runsByKey.set(call.idempotencyKey, (runsByKey.get(call.idempotencyKey) ?? 0) + 1);
@@ -111,10 +111,10 @@ test("whatever happens, no worker has more calls than places, and every call end
       );
       // Whoever is lost, somebody is left who serves everything.
       const rescue = disturb.then(() => start([0, 1, 2], 2, 0)).then(() => places.push(2));
-      const outcomes = calls.flatMap(({ tool, replica: at, repeated, ms }) => {
+      const outcomes = calls.flatMap(({ tool, replica: first, repeated, ms }) => {
         const request = {
-          toolId: tools[tool]!.toolId,
-          digest: tools[tool]!.digest,
+          toolId: at(at(tools, tool), 0).toolId,
+          digest: at(at(tools, tool), 0).digest,
           arguments: { ms },
           idempotencyKey: newId("stp"),
           epoch: 1n,
@@ -130,7 +130,7 @@ test("whatever happens, no worker has more calls than places, and every call end
           }
           return { key: request.idempotencyKey, results };
         };
-        return repeated ? [run(at), run(at + 1)] : [run(at)];
+        return repeated ? [run(first), run(first + 1)] : [run(first)];
       });
       await rescue;
       const ended = await Promise.all(outcomes);
@@ -150,6 +150,12 @@ test("whatever happens, no worker has more calls than places, and every call end
     { numRuns: 25, endOnFailure: true },
   );
 }, 120_000);
+
+function at<T>(list: readonly T[], index: number): T {
+  const found = list[index];
+  if (found === undefined) throw new RangeError(`there is no element ${index}`);
+  return found;
+}
 
 async function endLease(workerId: string): Promise<void> {
   await world.replicas[0]?.database.engine

@@ -1,11 +1,14 @@
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { create, type JsonObject, type JsonValue, type MessageInitShape, toJson } from "@bufbuild/protobuf";
 import { durationFromMs, ValueSchema } from "@bufbuild/protobuf/wkt";
 import { Reason } from "@cadre/gen/cadre/errors/v1/reason_pb";
 import {
+  type ExecuteToolResponse,
   ExecutionProgress,
   SideEffects,
   type Tool,
-  ToolDefinitionSchema,
+  type ToolDefinitionSchema,
   ToolExecutionService,
   ToolKind,
   ToolService,
@@ -27,11 +30,30 @@ let world: ToolsReplicas;
 let first: ToolsReplica;
 let second: ToolsReplica;
 
+/** A server that answers `/hello` and lets everything else hang. */
+const web = createServer((request, response) => {
+  if (request.url === "/hello") response.writeHead(200, { "content-type": "text/plain" }).end("hello");
+  else hangs += 1;
+});
+let hangs = 0;
+let origin: string;
+
 beforeAll(async () => {
-  world = await startToolsReplicas(2, { settings: { CADRE_TOOLS_WORKER_WAIT_MS: "500" } });
+  await new Promise<void>((resolve) => web.listen(0, "127.0.0.1", resolve));
+  origin = `localhost:${(web.address() as AddressInfo).port}`;
+  const settings = {
+    CADRE_TOOLS_WORKER_WAIT_MS: "500",
+    CADRE_EGRESS_ALLOW: `http://${origin}`,
+    CADRE_EGRESS_ALLOW_PRIVATE: origin,
+  };
+  world = await startToolsReplicas(2, { settings });
   [first, second] = world.replicas as [ToolsReplica, ToolsReplica];
 });
-afterAll(() => world.stop());
+afterAll(async () => {
+  await world.stop();
+  web.closeAllConnections();
+  await new Promise((resolve) => web.close(resolve));
+});
 
 type DefinitionInit = MessageInitShape<typeof ToolDefinitionSchema>;
 
@@ -132,7 +154,7 @@ async function collect(
   return { started, output, result, error };
 }
 
-type ExecutePart = import("@cadre/gen/cadre/tools/v1/tool_pb").ExecuteToolResponse["part"];
+type ExecutePart = ExecuteToolResponse["part"];
 
 let at: Org;
 beforeEach(() => {
@@ -251,6 +273,28 @@ describe("a built-in tool", () => {
     expect(failure?.violations.map(({ field }) => field).sort()).toEqual(["arguments/expression", "arguments/more"]);
     const digest = `sha256:${"0".repeat(64)}`;
     expect(await reasonOf(execute(at, { toolId: calculator.toolId, digest }))).toBe("DEFINITION_CHANGED");
+  });
+
+  test("fetches what the operator allowed, and stops when it is cancelled on another replica", async () => {
+    const httpFetch = await at.toolNamed("http_fetch");
+    const fetched = await execute(at, httpFetch, { args: { url: `http://${origin}/hello` } });
+    expect(fetched.result).toEqual({
+      status: 200,
+      content_type: "text/plain",
+      bytes: 5,
+      body: "hello",
+      truncated: false,
+    });
+    const key = newId("stp");
+    const hanging = execute(at, httpFetch, { args: { url: `http://${origin}/hang` }, key });
+    await vi.waitFor(() => expect(hangs).toBe(1));
+    await at.two.execution.cancelExecution({ idempotencyKey: key, epoch: 1n });
+    expect((await hanging).error?.reason).toBe("CANCELLED");
+    const again = execute(at, httpFetch, { args: { url: `http://${origin}/hang` }, key: "here" });
+    await vi.waitFor(() => expect(hangs).toBe(2));
+    const { progress } = await at.one.execution.cancelExecution({ idempotencyKey: "here", epoch: 1n });
+    expect(progress).toBe(ExecutionProgress.PARTIAL);
+    expect((await again).error?.reason).toBe("CANCELLED");
   });
 
   test("that is refused by the egress rules says so, and the audit log has it", async () => {
@@ -426,7 +470,7 @@ describe("an idempotency key", () => {
     const key = newId("stp");
     const executions = [execute(at, tool, { key })];
     await printed.promise;
-    executions.push(execute(at, tool, { key, client: at.two.execution }), execute(at, tool, { key, epoch: 2n }));
+    executions.push(execute(at, tool, { key, client: at.two.execution }), execute(at, tool, { key }));
     finish.resolve();
     const expected = { started: ["test"], output: "before after", result: "done", error: undefined };
     expect(await Promise.all(executions)).toEqual([expected, expected, expected]);
@@ -491,7 +535,7 @@ describe("an idempotency key", () => {
     const cut = execute(at, tool, { key, call: { signal: controller.signal } });
     await vi.waitFor(() => expect(worker.received).toHaveLength(1));
     controller.abort();
-    await expect(cut).rejects.toThrow();
+    await expect(cut).rejects.toThrow(ConnectError);
     finish.resolve();
     expect((await execute(at, tool, { key, epoch: 2n })).result).toBe("done");
     expect(worker.received).toHaveLength(1);
@@ -609,7 +653,7 @@ describe("cancelling", () => {
     const call = collect(at.one.tools.callTool({ toolId: tool.toolId }, { signal: controller.signal }));
     await vi.waitFor(() => expect(worker.running).toBe(1));
     controller.abort();
-    await expect(call).rejects.toThrow();
+    await expect(call).rejects.toThrow(ConnectError);
     await vi.waitFor(() => expect(worker.running).toBe(0), 2_000);
     expect(worker.cancelled).toHaveLength(1);
   });

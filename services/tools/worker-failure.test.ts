@@ -8,7 +8,7 @@ import type { JsonObject } from "@bufbuild/protobuf";
 import { Reason } from "@cadre/gen/cadre/errors/v1/reason_pb";
 import { ExecutionProgress, ToolExecutionService } from "@cadre/gen/cadre/tools/v1/tool_pb";
 import { ToolWorkerService } from "@cadre/gen/cadre/tools/v1/tool_worker_pb";
-import { ConnectError } from "@connectrpc/connect";
+import type { ConnectError } from "@connectrpc/connect";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from "vitest";
 import { startTestWorker } from "../../test/support/test-worker.ts";
 import {

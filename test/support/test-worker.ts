@@ -2,7 +2,11 @@ import { fromJson, type JsonObject, type JsonValue, type MessageInitShape } from
 import { durationMs, ValueSchema } from "@bufbuild/protobuf/wkt";
 import { Reason } from "@cadre/gen/cadre/errors/v1/reason_pb";
 import type { ToolDefinitionSchema } from "@cadre/gen/cadre/tools/v1/tool_pb";
-import type { ToolWorkerService, WorkerCall } from "@cadre/gen/cadre/tools/v1/tool_worker_pb";
+import type {
+  ReportResultRequestSchema,
+  ToolWorkerService,
+  WorkerCall,
+} from "@cadre/gen/cadre/tools/v1/tool_worker_pb";
 import { type Client, Code, ConnectError } from "@connectrpc/connect";
 import { fromConnectError } from "../../services/runtime/errors/failure.ts";
 
@@ -89,9 +93,7 @@ export async function startTestWorker(options: TestWorkerOptions): Promise<TestW
       const answer = await reports.reportOutput({ workerId, callId, seq, output: text });
       if (answer.cancelled) stop(callId);
     };
-    let outcome: MessageInitShape<
-      typeof import("@cadre/gen/cadre/tools/v1/tool_worker_pb").ReportResultRequestSchema
-    >["outcome"];
+    let outcome: MessageInitShape<typeof ReportResultRequestSchema>["outcome"];
     try {
       const result = await options.handle(call.arguments ?? {}, { call, signal: controller.signal, print });
       outcome = { case: "result", value: fromJson(ValueSchema, result) };

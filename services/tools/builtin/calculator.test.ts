@@ -112,7 +112,7 @@ describe("the tool", () => {
   test("computes many at once, each for itself", async () => {
     const { signal } = new AbortController();
     const results = await Promise.all(
-      Array.from({ length: 50 }, (_, n) => calculator.run({ expression: `${n} * 2` }, call(signal))),
+      Array.from({ length: 50 }, async (_, n) => calculator.run({ expression: `${n} * 2` }, call(signal))),
     );
     expect(results).toEqual(Array.from({ length: 50 }, (_, n) => ({ result: `${n * 2}` })));
   });

@@ -94,7 +94,7 @@ function evaluate(node: MathNode): BigNumber {
     }
     case "OperatorNode": {
       const { fn, args, op } = node as OperatorNode;
-      return apply(fn, args, `operator ${op}`);
+      return apply(fn, args, `operator ${String(op)}`);
     }
     case "FunctionNode": {
       const { fn, args } = node as FunctionNode;
