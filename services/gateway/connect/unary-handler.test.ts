@@ -177,3 +177,41 @@ test("an answer over the limit is refused, with its reason", async () => {
 test("what bodies held is given back", async () => {
   await expect.poll(() => budget.used).toBe(0);
 });
+
+test("a body that comes in pieces is read as one that comes at once", async () => {
+  const path = getSession;
+  const answered = await new Promise<Answer>((resolve, reject) => {
+    const headers = { ...good, "content-length": known.byteLength };
+    const request = http.request({ host: "127.0.0.1", port: short.port, path, method: "POST", headers, agent: false });
+    request.on("error", reject);
+    request.on("response", async (response) => {
+      const chunks = await response.toArray();
+      resolve({
+        status: response.statusCode,
+        headers: response.headers,
+        body: masked(Buffer.concat(chunks).toString("latin1")),
+      });
+    });
+    request.write(known.subarray(0, 5), () => setImmediate(() => request.end(known.subarray(5))));
+  });
+  expect(comparable(answered)).toEqual(comparable(await ask(short, path, good, known)));
+});
+
+test("a connection is used again after it, call by call", async () => {
+  const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
+  const ports = new Set<number | undefined>();
+  for (let call = 0; call < 20; call++) {
+    const status = await new Promise<number | undefined>((resolve, reject) => {
+      const options = { host: "127.0.0.1", port: short.port, path: getSession, method: "POST", headers: good, agent };
+      const request = http.request(options, (response) => {
+        ports.add(response.socket.localPort);
+        response.resume().on("end", () => resolve(response.statusCode));
+      });
+      request.on("error", reject);
+      request.end(known);
+    });
+    expect(status).toBe(200);
+  }
+  expect(ports.size).toBe(1);
+  agent.destroy();
+});

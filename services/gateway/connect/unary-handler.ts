@@ -1,7 +1,7 @@
 import { type DescMethodUnary, type Message, toBinary } from "@bufbuild/protobuf";
 import { Code, ConnectError, createContextValues, type Transport } from "@connectrpc/connect";
 import { errorToJsonBytes } from "@connectrpc/connect/protocol-connect";
-import { readBody } from "../../runtime/edge/body.ts";
+import { readSmallBody } from "./read-small-body.ts";
 import type { ByteBudget } from "../../runtime/edge/byte-budget.ts";
 import { responseCompressions } from "../../runtime/edge/compression.ts";
 import type { ConnectHandler } from "../../runtime/edge/connect-handler.ts";
@@ -60,7 +60,7 @@ export function createUnaryHandler(options: UnaryHandlerOptions): ConnectHandler
     let message: Message;
     try {
       assertCall(request);
-      const bytes = await readBody(request, { maxBytes, lease, pace: limits }, ended.signal);
+      const bytes = await readSmallBody(request, { maxBytes, lease, pace: limits }, ended.signal);
       assertMessageWithinLimits(method.input, bytes);
       message = decodeMessage(method.input, bytes, maxBytes);
     } catch (thrown) {
