@@ -236,3 +236,21 @@ test.each(planes)("over %s, what is no failure of the contract tells its caller 
   expect(failure.code).toBe(Code.Internal);
   expect(JSON.stringify(failure)).not.toContain("hunter2");
 });
+
+test.each(["header", "trailer"] as const)(
+  "over grpc, a %s that cannot be sent is the handler's fault",
+  async (where) => {
+    const { client } = await start(
+      "grpc",
+      {},
+      {
+        unary(_, context) {
+          const headers = where === "header" ? context.responseHeader : context.responseTrailer;
+          headers.set("x-name", "Zo\u00eb");
+          return {};
+        },
+      },
+    );
+    expect(await codeOf(client.unary({}))).toBe(Code.Internal);
+  },
+);

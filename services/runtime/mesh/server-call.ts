@@ -1,6 +1,10 @@
 import { Code, ConnectError, createContextValues } from "@connectrpc/connect";
-import type { Metadata, ServerInterceptingCallInterface, StatusObject } from "@grpc/grpc-js";
-import { AppError } from "../errors/app-error.ts";
+import {
+  type Metadata,
+  type ServerInterceptingCallInterface,
+  type StatusObject,
+  status as GrpcStatus,
+} from "@grpc/grpc-js";
 import { toAppError, toConnectError } from "../errors/failure.ts";
 import { newId } from "../ids/id.ts";
 import type { Logger } from "../log/log.ts";
@@ -19,7 +23,7 @@ import { fromMetadata, toMetadata } from "./metadata.ts";
 import { toBuffer } from "./method-definition.ts";
 import { peerIdentityKey } from "./peer-identity.ts";
 import { takeLateFailureMark, toLateStatus } from "./late-failure.ts";
-import { okStatus, toStatus } from "./status.ts";
+import { toStatus } from "./status.ts";
 
 /** What the server knows of a call besides its bytes. */
 export interface ServerCallOptions {
@@ -74,8 +78,8 @@ function answerUnary(open: OpenCall, served: ServedUnary): void {
       served
         .answer(incoming, bytes)
         .then(({ header, trailer, bytes: answer }) => {
-          const status = okStatus(trailer);
-          const metadata = toMetadata(header);
+          const status = answerStatus(trailer);
+          const metadata = answerMetadata(header);
           if (open.ended) return;
           call.sendMetadata(metadata);
           call.sendMessage(toBuffer(answer), () => {});
@@ -123,7 +127,7 @@ async function sendAnswers(open: OpenCall, { header, trailer, messages }: Stream
   });
   const sendHeader = (): void => {
     if (open.headerSent) return;
-    call.sendMetadata(toMetadata(header));
+    call.sendMetadata(answerMetadata(header));
     open.headerSent = true;
   };
   while (!open.ended) {
@@ -137,7 +141,7 @@ async function sendAnswers(open: OpenCall, { header, trailer, messages }: Stream
     if (open.ended) return;
     if (result.done === true) {
       exhausted = true;
-      const status = okStatus(trailer);
+      const status = answerStatus(trailer);
       sendHeader();
       open.finish(status);
       return;
@@ -158,6 +162,23 @@ async function sendAnswers(open: OpenCall, { header, trailer, messages }: Stream
   }
 }
 
+function answerMetadata(header: Headers): Metadata {
+  try {
+    return toMetadata(header);
+  } catch (cause) {
+    throw unsendable(cause);
+  }
+}
+
+function answerStatus(trailer: Headers): StatusObject {
+  return { code: GrpcStatus.OK, details: "", metadata: answerMetadata(trailer) };
+}
+
+/** A header that cannot be sent is the handler's fault, not the caller's. */
+function unsendable(cause: unknown): TypeError {
+  return new TypeError("the answer has metadata that cannot be sent", { cause });
+}
+
 /** A call from its arrival to its end. */
 class OpenCall implements RunningCall {
   readonly call: ServerInterceptingCallInterface;
@@ -175,7 +196,6 @@ class OpenCall implements RunningCall {
     this.call = call;
     this.#method = served.method;
     this.#options = options;
-    options.running.add(this);
   }
 
   get ended(): boolean {
@@ -188,7 +208,9 @@ class OpenCall implements RunningCall {
     else this.#endings.push(ending);
   }
 
+  /** The call is heard of only if its caller did not leave before. */
   arrive(metadata: Metadata): IncomingCall {
+    this.#options.running.add(this);
     this.#readsLateFailures = takeLateFailureMark(metadata);
     const header = fromMetadata(metadata);
     this.#requestId = header.get("x-request-id") ?? "";
@@ -243,18 +265,15 @@ class OpenCall implements RunningCall {
       try {
         return this.#encode(failure);
       } catch (cause) {
-        failure = cause;
+        failure = unsendable(cause);
       }
     }
-    const error = toAppError(failure);
-    const rpc = methodPath(this.#method);
+    const refusal = toAppError(failure);
+    const fields = { rpc: methodPath(this.#method), request_id: requestId };
     const { log } = this.#options;
-    if (error.reason === "INTERNAL")
-      log.error({ err: error.cause ?? error, rpc, request_id: requestId }, "internal error");
-    else log.info({ rpc, reason: error.reason, request_id: requestId }, "call refused");
-    // The header that cannot be sent is the handler's, not the caller's fault.
-    const told = error.reason === "INVALID_METADATA" ? new AppError("INTERNAL", "internal error") : error;
-    return this.#encode(toConnectError(told, requestId));
+    if (refusal.reason === "INTERNAL") log.error({ err: refusal.cause ?? refusal, ...fields }, "internal error");
+    else log.info({ reason: refusal.reason, ...fields }, "call refused");
+    return this.#encode(toConnectError(refusal, requestId));
   }
 
   #encode(failure: ConnectError): StatusObject {

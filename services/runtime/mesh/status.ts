@@ -22,11 +22,6 @@ export function toStatus(error: ConnectError): StatusObject {
   return { code: error.code as number, details: status.message, metadata };
 }
 
-/** The status of a call that went well. */
-export function okStatus(trailer: Headers): StatusObject {
-  return { code: GrpcStatus.OK, details: "", metadata: toMetadata(trailer) };
-}
-
 /**
  * Rebuilds the error that a peer answered, with its details and trailers;
  * `undefined` for OK. An unknown code becomes `unknown`, as gRPC asks.

@@ -138,22 +138,20 @@ interface CallScope {
   close(): void;
 }
 
-/** The longest that a timer of the platform can wait; a later deadline needs none. */
+/** The longest that a timer of the platform can wait, 24 days; a later deadline is none. */
 const maxTimerMs = 2 ** 31 - 1;
 
-function openScope(caller: AbortSignal | undefined, timeoutMs: number | undefined): CallScope {
+function openScope(caller: AbortSignal | undefined, timeoutMs = Number.POSITIVE_INFINITY): CallScope {
   if (caller?.aborted === true) throw abortFailure(caller.reason);
-  if (timeoutMs !== undefined && timeoutMs <= 0) throw deadlineExceeded();
+  if (timeoutMs <= 0) throw deadlineExceeded();
   const controller = new AbortController();
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  if (timeoutMs !== undefined && timeoutMs <= maxTimerMs) {
-    timer = setTimeout(() => controller.abort(deadlineExceeded()), timeoutMs);
-  }
+  const isTimed = timeoutMs <= maxTimerMs;
+  const timer = isTimed ? setTimeout(() => controller.abort(deadlineExceeded()), timeoutMs) : undefined;
   const onAbort = (): void => controller.abort(caller?.reason);
   caller?.addEventListener("abort", onAbort, { once: true });
   return {
     signal: controller.signal,
-    deadline: timeoutMs === undefined ? Number.POSITIVE_INFINITY : Date.now() + timeoutMs,
+    deadline: isTimed ? Date.now() + timeoutMs : Number.POSITIVE_INFINITY,
     close() {
       clearTimeout(timer);
       caller?.removeEventListener("abort", onAbort);
