@@ -1,3 +1,4 @@
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { confirm, isCancel } from "@clack/prompts";
 import pino from "pino";
@@ -38,6 +39,10 @@ async function reset(configuration: ServerConfiguration, isSure: boolean): Promi
   const answer = isSure || (await confirm({ message: `Delete everything in ${dataDirectory}?`, initialValue: false }));
   if (isCancel(answer) || !answer) return false;
   await resetDataDirectory({ dataDirectory, log: pino({ enabled: false }) });
+  // What belongs to the database that is gone: the first key, the keys that seal, the mesh's certificates, blobs.
+  for (const entry of ["admin.key", "keys", "mesh", "blobs"]) {
+    await rm(join(dataDirectory, entry), { recursive: true, force: true });
+  }
   return true;
 }
 

@@ -4,6 +4,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 
+/** How the services run: in one process, or each in its own. */
+export type Topology = "dev" | "mesh";
+
+/** Both, for tests that must hold in either. */
+export const topologies: readonly Topology[] = ["dev", "mesh"];
+
 /** A Cadre that runs as a process of its own, as `npm start` would start it. */
 export interface RunningCadre {
   readonly url: string;
@@ -25,6 +31,8 @@ export interface RunningCadre {
 }
 
 export interface StartCadreOptions {
+  /** `dev`, all in one process, unless said; `mesh`, each service a process of its own. */
+  readonly topology?: Topology;
   /** Settings, `CADRE_…`. */
   readonly settings?: Readonly<Record<string, string>>;
   /** Kept after `dispose` if given. */
@@ -33,7 +41,7 @@ export interface StartCadreOptions {
 
 const startTimeoutMs = 60_000;
 
-/** Starts `cadre dev` on free ports and a data directory of its own, and waits until it serves. */
+/** Starts Cadre on free ports and a data directory of its own, and waits until it serves. */
 export async function startCadre(options: StartCadreOptions = {}): Promise<RunningCadre> {
   const dataDirectory = options.dataDirectory ?? mkdtempSync(join(tmpdir(), "cadre test "));
   return launch(options, dataDirectory, { port: 0, adminPort: 0 });
