@@ -89,6 +89,8 @@ export async function createEdgeServer(options: EdgeServerOptions): Promise<Edge
   const authorities = new Set((options.authorities ?? []).map((name) => name.toLowerCase()));
   const gate = createConnectionGate(limits, proxies);
   const sockets = new Set<net.Socket>();
+  /** Those that have not said anything yet. */
+  const silent = new Set<net.Socket>();
   const rejected: Record<RejectionCause, number> = {
     process: 0,
     source: 0,
@@ -171,12 +173,17 @@ export async function createEdgeServer(options: EdgeServerOptions): Promise<Edge
       const undecided = !isHttp2 && http2Prefix.subarray(0, head.length).equals(head);
       if (undecided && agreed === undefined) return;
       clearTimeout(timer);
+      silent.delete(socket);
       socket.off("readable", look);
       socket.off("end", giveUp);
       socket.unshift(head);
       hand(socket, agreed ?? (isHttp2 ? http2 : http1));
     }
-    socket.once("close", () => clearTimeout(timer));
+    silent.add(socket);
+    socket.once("close", () => {
+      clearTimeout(timer);
+      silent.delete(socket);
+    });
     socket.once("end", giveUp);
     socket.on("readable", look);
   }
@@ -215,12 +222,15 @@ export async function createEdgeServer(options: EdgeServerOptions): Promise<Edge
     const closed = new Promise<void>((resolve) => acceptor.close(() => resolve()));
     http1.close();
     http1.closeIdleConnections();
+    for (const socket of silent) socket.destroy();
     for (const session of sessions()) session.close();
     const cut = setTimeout(() => {
       for (const session of sessions()) session.destroy();
       for (const socket of sockets) socket.destroy();
     }, graceMs);
     await closed;
+    // Node calls a connection closed a moment before it says so.
+    await Promise.all([...sessions(), ...sockets].map((open) => new Promise((resolve) => open.once("close", resolve))));
     clearTimeout(cut);
     http2.close();
     secure?.close();
