@@ -54,6 +54,7 @@ export const startOrchestrator: StartService<OrchestratorConfig> = async (platfo
     limits: createLimits({ authentication, changes, log }),
     pages,
     meter,
+    tracer,
     log,
     process: platform.processId,
     leaseMs: config.CADRE_ORCHESTRATOR_LEASE_MS,

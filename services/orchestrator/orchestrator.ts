@@ -1,7 +1,7 @@
 import { AgentService } from "@cadre/gen/cadre/orchestrator/v1/agent_pb";
 import { ModelService } from "@cadre/gen/cadre/orchestrator/v1/model_pb";
 import { SessionService } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
-import type { Meter } from "@opentelemetry/api";
+import type { Meter, Tracer } from "@opentelemetry/api";
 import type { Limits } from "../runtime/identity/limits.ts";
 import type { PrincipalCheck } from "../runtime/identity/principal-check.ts";
 import type { Logger } from "../runtime/log/log.ts";
@@ -34,6 +34,7 @@ export interface OrchestratorOptions {
   readonly limits: Limits;
   readonly pages: PageTokens;
   readonly meter: Meter;
+  readonly tracer: Tracer;
   readonly log: Logger;
   /** Names the process in its writer's row. */
   readonly process: string;
@@ -57,7 +58,7 @@ export interface Orchestrator {
 
 /** Puts the orchestrator together over a database. Start and stop its engine. */
 export function createOrchestrator(options: OrchestratorOptions): Orchestrator {
-  const { database, models, tools, principals, limits, pages, meter, log, defaultModel } = options;
+  const { database, models, tools, principals, limits, pages, meter, tracer, log, defaultModel } = options;
   const sessions = new PostgresSessionStore(database);
   const agents = new PostgresAgentStore(database);
   const append = new PostgresAppendStore(database);
@@ -69,6 +70,7 @@ export function createOrchestrator(options: OrchestratorOptions): Orchestrator {
       limits,
       sessions,
       metrics: createTurnMetrics(meter),
+      tracer,
       log: log.child({ component: "engine" }),
       now: options.now ?? Date.now,
     },

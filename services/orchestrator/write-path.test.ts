@@ -335,7 +335,7 @@ describe("an outcome that got lost", () => {
         (async () => {
           for (let cut = 0; cut < 15; cut += 1) {
             await asSuperuser(
-              "select pg_terminate_backend(pid) from pg_stat_activity where query like '%from append(%' and pid <> pg_backend_pid()",
+              "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and state = 'active' and query like '%from append(%' and pid <> pg_backend_pid()",
             );
             await delay(20);
           }

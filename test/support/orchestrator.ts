@@ -7,7 +7,7 @@ import type { SessionEvent } from "@cadre/gen/cadre/orchestrator/v1/session_even
 import { SessionService } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
 import { ToolExecutionService } from "@cadre/gen/cadre/tools/v1/tool_pb";
 import { type Client, ConnectError, createClient, type Interceptor, type Transport } from "@connectrpc/connect";
-import { createNoopMeter } from "@opentelemetry/api";
+import { createNoopMeter, trace } from "@opentelemetry/api";
 import pino from "pino";
 import { createModelCatalog, type Model } from "../../services/orchestrator/models/model.ts";
 import { createScriptedModel } from "../../services/orchestrator/models/scripted.ts";
@@ -112,6 +112,7 @@ export async function startTestOrchestrator(
     limits: { get: (_orgId, name) => options.limits?.[name] ?? testLimits[name] ?? 0 },
     pages: createPageTokens(new Uint8Array(32)),
     meter: createNoopMeter(),
+    tracer: trace.getTracer("test"),
     log,
     process: `test ${process.pid}`,
     leaseMs: options.leaseMs ?? 5_000,

@@ -13,6 +13,7 @@ import { type Model, ModelCallError, type ModelRequest } from "../models/model.t
 import { backoffMs, pause } from "./backoff.ts";
 import { DeltaBatcher } from "./delta-batcher.ts";
 import type { TurnStep } from "./session-journal.ts";
+import { traced } from "./traced.ts";
 import { follow, type TurnContext } from "./turn-context.ts";
 
 /** How long an answer may be, in bytes: it has to fit an event. */
@@ -59,7 +60,12 @@ export async function runModelStep(context: TurnContext, action: Extract<Action,
     ]),
   );
 
-  const answer = await ask(context, model, request, stepId, attempt);
+  const answer = await traced(
+    context.tracer,
+    "cadre.step.model",
+    { "cadre.model": model.name, "cadre.attempt": attempt },
+    () => ask(context, model, request, stepId, attempt),
+  );
   if (turn.signal.aborted) return;
   if (answer.type === "failed") {
     metrics.stepEnded("model", "failed");

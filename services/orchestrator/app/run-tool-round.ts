@@ -13,6 +13,7 @@ import { toStruct, toValue } from "../store/entry-codec.ts";
 import { DeltaBatcher } from "./delta-batcher.ts";
 import type { ToolCaller } from "./ports.ts";
 import type { TurnStep } from "./session-journal.ts";
+import { traced } from "./traced.ts";
 import { follow, type TurnContext } from "./turn-context.ts";
 import { toTurnError } from "./turn-view.ts";
 
@@ -119,10 +120,11 @@ async function execute(context: TurnContext, caller: ToolCaller, planned: Planne
     if (shown >= maxShownOutput) batcher.add(`\n[only the first ${maxShownOutput} characters are shown]`);
   };
   try {
-    const outcome = await tools.execute(
-      caller,
-      { tool, stepId, attempt, arguments: call.arguments, onOutput },
-      turn.signal,
+    const outcome = await traced(
+      context.tracer,
+      "cadre.step.tool",
+      { "cadre.tool": call.tool, "cadre.attempt": attempt },
+      () => tools.execute(caller, { tool, stepId, attempt, arguments: call.arguments, onOutput }, turn.signal),
     );
     batcher.flush();
     if (outcome.type === "value" && isDeeperThan(outcome.value, maxJsonDepth)) {

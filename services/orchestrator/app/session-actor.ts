@@ -12,6 +12,7 @@ import {
   type CommandReply,
   CommandReplySchema,
 } from "@cadre/gen/cadre/orchestrator/journal/v1/command_pb";
+import { TurnState } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
 import {
   type CancelTurnRequest,
   OnBusy,
@@ -33,6 +34,7 @@ import { encodeReply, refusal } from "./command-reply.ts";
 import { History } from "./history.ts";
 import { runTurn, turnEnded } from "./run-turn.ts";
 import { SessionJournal, Turn, type TurnStep } from "./session-journal.ts";
+import { tracedFrom } from "./traced.ts";
 import type { TurnServices } from "./turn-context.ts";
 import { encodeTurnView, toTurn } from "./turn-view.ts";
 
@@ -228,7 +230,9 @@ export class SessionActor {
     const runId = newId("run");
     const run: Run = fold(runId, undefined, { atMs: this.#journal.now(), body: accepted });
     const turn = new Turn(run, this.#lastOrdinal + 1, this.#journal.lastSeq, principalOf(command));
-    const view = toTurn(run, turn.afterSeq);
+    const stored = toTurn(run, turn.afterSeq);
+    // It begins at once, unless it has to wait for others.
+    const view = open.length === 0 ? { ...stored, state: TurnState.RUNNING } : stored;
     const reply = create(CommandReplySchema, { outcome: { case: "sendTurn", value: { turn: view } } });
     const response = toBinary(CommandReplySchema, reply);
     const accepting = services.accepting.get(this.#session.orgId) ?? 0;
@@ -386,7 +390,11 @@ export class SessionActor {
       return;
     }
     const { services } = this.#options;
-    this.#running = runTurn({ ...services, turn, journal: this.#journal, history: this.#history })
+    const context = { ...services, turn, journal: this.#journal, history: this.#history };
+    const { traceparent } = turn.run.accepted;
+    this.#running = tracedFrom(services.tracer, traceparent, "cadre.turn", { "cadre.run_id": turn.run.runId }, () =>
+      runTurn(context),
+    )
       .catch((error: unknown) => {
         services.log.warn({ err: error, runId: turn.run.runId }, "a turn could not go on here");
         turn.stop("abandon");

@@ -1,3 +1,4 @@
+import type { Tracer } from "@opentelemetry/api";
 import type { PrincipalCheck } from "../../runtime/identity/principal-check.ts";
 import type { Logger } from "../../runtime/log/log.ts";
 import type { ModelCatalog } from "../models/model.ts";
@@ -12,6 +13,7 @@ export interface TurnServices {
   readonly tools: ToolRunner;
   readonly principals: PrincipalCheck;
   readonly metrics: TurnMetrics;
+  readonly tracer: Tracer;
   readonly log: Logger;
 }
 

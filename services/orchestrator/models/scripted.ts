@@ -20,7 +20,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { estimateMessages, estimateTokens, type Message, outcomeText } from "../domain/conversation.ts";
 import type { ToolCall } from "../domain/entry.ts";
-import type { JsonObject } from "../domain/json.ts";
+import type { Json, JsonObject } from "../domain/json.ts";
 import { type Model, ModelCallError, type ModelEvent, type ModelRequest, type OfferedTool } from "./model.ts";
 
 /** A line of a script. */
@@ -236,7 +236,13 @@ function lastOutcome(messages: readonly Message[]): string {
   if (last === undefined) return "There is no result.";
   const { outcome } = last;
   if (outcome.type === "error") return `${last.tool} failed: ${outcome.error.message}`;
-  return `${last.tool} says: ${outcomeText(outcome)}`;
+  return `${last.tool} says: ${outcomeText({ type: "value", value: unwrapped(outcome.value) })}`;
+}
+
+/** The value of an object with one field, which is what it is about. */
+function unwrapped(value: Json): Json {
+  const fields = isObject(value) ? Object.values(value) : [];
+  return fields.length === 1 && fields[0] !== undefined ? fields[0] : value;
 }
 
 function isObject(value: unknown): value is JsonObject {

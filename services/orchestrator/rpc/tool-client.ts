@@ -90,18 +90,21 @@ async function executeOnce(
     },
     optionsFor(caller, signal),
   );
+  let outcome: Awaited<ReturnType<typeof execute>>;
+  // Read to its end: leaving a client's stream early does not end it.
   for await (const { part } of stream) {
     switch (part.case) {
       case "output":
         call.onOutput(part.value);
         break;
       case "result":
-        return { type: "value", value: toJson(ValueSchema, part.value) as Json };
+        outcome = { type: "value", value: toJson(ValueSchema, part.value) as Json };
+        break;
       case "error":
-        return { type: "error", error: { reason: reasonName(part.value.reason), message: part.value.message } };
+        outcome = { type: "error", error: { reason: reasonName(part.value.reason), message: part.value.message } };
     }
   }
-  return undefined;
+  return outcome;
 }
 
 async function answered<T>(call: () => Promise<T>): Promise<T> {
