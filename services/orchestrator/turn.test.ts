@@ -123,10 +123,10 @@ describe("a turn", () => {
     const { events, ended } = await play('call broken {"text":"x"}\ncall missing {}\ncall echo not-json\nsay done');
     const errors = events.flatMap(({ body }) =>
       body.case === "toolEnded" && body.value.outcome.case === "error"
-        ? [[body.value.tool, body.value.outcome.value.reason]]
+        ? [[body.value.tool, body.value.outcome.value.reason] as const]
         : [],
     );
-    expect(errors.sort()).toEqual([
+    expect(errors.sort((a, b) => (a[0] < b[0] ? -1 : 1))).toEqual([
       ["broken", Reason.TOOL_FAILED],
       ["echo", Reason.TOOL_ARGUMENTS_INVALID],
       ["missing", Reason.TOOL_NOT_GRANTED],

@@ -15,7 +15,8 @@ import { fromUuid } from "../../services/runtime/ids/id.ts";
 
 /** What a handler of a fake tool is given. */
 export interface FakeCall {
-  readonly arguments: Readonly<Record<string, unknown>>;
+  /** Tests give plain ones. */
+  readonly arguments: Readonly<Record<string, string | number>>;
   readonly idempotencyKey: string;
   /** Aborts when the call is cancelled. */
   readonly signal: AbortSignal;
@@ -134,7 +135,7 @@ export class FakeTools {
     const run = async (): Promise<{ case: "result"; value: JsonValue } | { case: "error"; value: string }> => {
       try {
         const value = await handler({
-          arguments: (request.arguments ?? {}) as Record<string, unknown>,
+          arguments: (request.arguments ?? {}) as Record<string, string | number>,
           idempotencyKey: request.idempotencyKey,
           signal: abort.signal,
           print: (text) => {

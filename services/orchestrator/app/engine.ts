@@ -306,9 +306,9 @@ export class Engine {
 
   async #closeActors(sessions: readonly string[]): Promise<void> {
     await Promise.all(
-      sessions.map((sessionUuid) => {
+      sessions.map(async (sessionUuid) => {
         const actor = this.#actors.get(sessionUuid);
-        return actor === undefined ? this.#closing.get(sessionUuid) : this.#close(sessionUuid, actor);
+        await (actor === undefined ? this.#closing.get(sessionUuid) : this.#close(sessionUuid, actor));
       }),
     );
   }

@@ -90,7 +90,7 @@ async function executeOnce(
     },
     optionsFor(caller, signal),
   );
-  let outcome: Awaited<ReturnType<typeof execute>>;
+  let outcome: ToolOutcome | undefined;
   // Read to its end: leaving a client's stream early does not end it.
   for await (const { part } of stream) {
     switch (part.case) {
