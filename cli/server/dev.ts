@@ -45,8 +45,6 @@ export async function startDev(configuration: ServerConfiguration, scope: Proces
     trust: authority,
   });
   scope.onStop("mesh", () => mesh.close());
-  scope.onStop("audit", () => platform.stop());
-
   // They tolerate any order, so they start at once; they stop one after the
   // other, the outermost first.
   const [credentials, tools, orchestrator, gateway] = await Promise.all([
@@ -58,9 +56,11 @@ export async function startDev(configuration: ServerConfiguration, scope: Proces
     }),
     startGateway(platform, configuration.gateway),
   ]);
-  for (const service of [credentials, tools, orchestrator, gateway]) {
-    scope.onStop(service.name, () => service.stop(graceMs));
-  }
+  scope.onStop(credentials.name, () => credentials.stop(graceMs));
+  // What was denied is written after those who deny have stopped, and before
+  // credentials, which keeps the audit log.
+  scope.onStop("audit", () => platform.stop());
+  for (const service of [tools, orchestrator, gateway]) scope.onStop(service.name, () => service.stop(graceMs));
   return { url: gateway.url, adminUrl: gateway.adminUrl, firstKey: credentials.firstKey?.secret };
 }
 

@@ -7,6 +7,7 @@ import { toJsonString } from "@bufbuild/protobuf";
 import { PrincipalSchema } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import { type SessionEvent, TurnState } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { toUuid } from "../../services/runtime/ids/id.ts";
 import {
   endsTurn,
   migrateOrchestrator,
@@ -122,6 +123,79 @@ test.each([
   expect(new Set(lines.map((line) => line.split(" ")[1]))).toEqual(new Set(["a", "b"]));
   expect(lines).toHaveLength(2);
   expect(new Set(lines.map((line) => line.split(" ")[0])).size).toBe(2);
+});
+
+/** The process that owns a session's shard. */
+async function ownerOf(sessionId: string): Promise<ChildProcess> {
+  const row = await reader.database.engine
+    .selectFrom("session")
+    .innerJoin("shard", "shard.shard", "session.shard")
+    .innerJoin("writer", "writer.writer", "shard.writer")
+    .select("writer.process")
+    .where("session_id", "=", toUuid("ses", sessionId))
+    .executeTakeFirstOrThrow();
+  const owner = children.find(({ pid }) => row.process === `test ${pid}`);
+  if (owner === undefined) throw new Error(`no child is ${row.process}`);
+  return owner;
+}
+
+async function liveWriters(): Promise<number> {
+  const rows = await reader.database.engine.selectFrom("writer").select("writer").where("fenced", "=", false).execute();
+  return rows.length;
+}
+
+test("with the default lease, another process goes on within 10 seconds of a kill", { timeout: 60_000 }, async () => {
+  const [first] = await Promise.all([launch({ LEASE_MS: "5000" }), launch({ LEASE_MS: "5000" })]);
+  reader = await startTestOrchestrator({ databaseUrl: database.url, takesShards: false }, principal);
+  const sessionId = await newSession(reader.sessions);
+  if (first === undefined) throw new Error("no process");
+  expect(await send(first, sessionId, script)).toBe(true);
+  await until(sessionId, (event) => event.body.case === "textDelta");
+  await kill(await ownerOf(sessionId));
+  const killedMs = performance.now();
+  await until(sessionId, (event) => event.body.case === "attemptDiscarded");
+  const tookMs = performance.now() - killedMs;
+  expect(tookMs).toBeLessThan(10_000);
+  const events = await readEvents(reader.sessions, sessionId, 0n, endsTurn());
+  assertGapless(events);
+  expect(shownText(events)).toBe("one two three four five sixseven eight nine ten");
+});
+
+test("a process that was stopped and woken writes nothing of what another took over, and takes part again", {
+  timeout: 90_000,
+}, async () => {
+  const [first] = await Promise.all([launch({ LEASE_MS: "1500" }), launch({ LEASE_MS: "1500" })]);
+  reader = await startTestOrchestrator({ databaseUrl: database.url, takesShards: false }, principal);
+  if (first === undefined) throw new Error("no process");
+  for (let round = 0; round < 3; round += 1) {
+    const sessionId = await newSession(reader.sessions);
+    expect(await send(first, sessionId, script)).toBe(true);
+    await until(sessionId, (event) => event.body.case === (round % 2 === 0 ? "textDelta" : "toolStarted"));
+    const owner = await ownerOf(sessionId);
+    owner.kill("SIGSTOP");
+    const before = await readEvents(reader.sessions, sessionId, 0n, endsTurn(), 20_000);
+    owner.kill("SIGCONT");
+    // It is back when it has a writer again, after it learned that the old one is fenced.
+    await expect.poll(liveWriters, { timeout: 10_000 }).toBe(2);
+    const after = await readEvents(reader.sessions, sessionId, 0n, (event) => event.seq === before.at(-1)?.seq);
+    expect(after).toEqual(before);
+    const { session } = await reader.sessions.getSession({ sessionId });
+    expect(session?.lastSeq).toBe(before.at(-1)?.seq);
+    assertGapless(before);
+    expect(shownText(before)).toBe("one two three four five sixseven eight nine ten");
+    await expect
+      .poll(
+        async () => {
+          const rows = await reader.database.engine.selectFrom("shard").select("writer").distinct().execute();
+          return rows.length;
+        },
+        { timeout: 15_000 },
+      )
+      .toBe(2);
+  }
+  const lines = witnessed();
+  expect(lines).toHaveLength(6);
+  expect(new Set(lines).size).toBe(6);
 });
 
 /** Kills whichever of two processes has lived longest, again and again, while turns run. */

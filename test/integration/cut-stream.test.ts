@@ -50,8 +50,9 @@ async function storedLog(sessionId: string, lastSeq: bigint): Promise<SessionEve
 
 const digest = (event: SessionEvent): string => Buffer.from(toBinary(SessionEventSchema, event)).toString("base64");
 
-const transports: Readonly<Record<string, (baseUrl: string) => Transport>> = {
-  "Connect over HTTP/1.1": (baseUrl) => createConnectTransport({ baseUrl, httpVersion: "1.1" }),
+/** By protocol; none is the SDK's own: Connect over `fetch`, so over HTTP/1.1. */
+const transports: Readonly<Record<string, ((baseUrl: string) => Transport) | undefined>> = {
+  "Connect over HTTP/1.1": undefined,
   "Connect over HTTP/2": (baseUrl) => createConnectTransport({ baseUrl, httpVersion: "2" }),
   gRPC: (baseUrl) => createGrpcTransport({ baseUrl }),
   "gRPC-Web": (baseUrl) => createGrpcWebTransport({ baseUrl, httpVersion: "1.1" }),

@@ -8,8 +8,8 @@ import {
   StreamEventsResponseSchema,
 } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
 import { create } from "@bufbuild/protobuf";
-import { afterAll, beforeAll, expect, test } from "vitest";
-import { type RunningCadre, startCadre } from "../support/cadre.ts";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { type RunningCadre, startCadre, topologies } from "../support/cadre.ts";
 import { runProgram } from "../support/run-program.ts";
 
 // A turn is sent and its events are read by every door that there is: each by
@@ -17,12 +17,6 @@ import { runProgram } from "../support/run-program.ts";
 
 let server: RunningCadre;
 let cadre: ReturnType<typeof createCadre>;
-
-beforeAll(async () => {
-  server = await startCadre();
-  cadre = createCadre({ baseUrl: server.url, apiKey: server.adminKey });
-});
-afterAll(() => server.dispose());
 
 const question = "calculator: 6 * 7";
 
@@ -44,67 +38,6 @@ async function newSession(): Promise<string> {
 
 const dotted = (caseName: string): string => caseName.replace(/[A-Z]/g, (letter) => `.${letter.toLowerCase()}`);
 
-test.each(["grpc", "grpcweb", "connect"])("buf curl by reflection over %s", async (protocol) => {
-  const sessionId = await newSession();
-  const common = [
-    "curl",
-    "--protocol",
-    protocol,
-    "--http2-prior-knowledge",
-    "-H",
-    `Authorization: Bearer ${server.adminKey}`,
-  ];
-  const send = await runProgram("buf", [
-    ...common,
-    "-d",
-    JSON.stringify({ session_id: sessionId, text: question }),
-    `${server.url}/cadre.orchestrator.v1.SessionService/SendTurn`,
-  ]);
-  expect(send.stderr).toBe("");
-  expect(JSON.parse(send.stdout).turn.sessionId).toBe(sessionId);
-
-  const stream = await runProgram(
-    "buf",
-    [
-      ...common,
-      "-d",
-      JSON.stringify({ session_id: sessionId }),
-      `${server.url}/cadre.orchestrator.v1.SessionService/StreamEvents`,
-    ],
-    { until: (stdout) => stdout.includes('"turnEnded"') },
-  );
-  const cases = [...stream.stdout.matchAll(/"(turnStarted|textDelta|toolStarted|toolEnded|turnEnded)":/g)];
-  assertWholeTurn(cases.map(([, name]) => dotted(name ?? "")));
-});
-
-test("curl over REST, then SSE from the start and again from Last-Event-ID", async () => {
-  const sessionId = await newSession();
-  const auth = ["-sS", "-H", `Authorization: Bearer ${server.adminKey}`];
-  const send = await runProgram("curl", [
-    ...auth,
-    "-H",
-    "Content-Type: application/json",
-    "-d",
-    JSON.stringify({ text: question }),
-    `${server.url}/v1/sessions/${sessionId}/turns`,
-  ]);
-  const turn = JSON.parse(send.stdout).turn;
-  expect(turn.session_id).toBe(sessionId);
-
-  const url = `${server.url}/v1/sessions/${sessionId}/events`;
-  const ended = (stdout: string): boolean =>
-    /event: turn\.ended\ndata: .*\n\n/.test(stdout) || /event: turn\.ended[\s\S]*\n\n/.test(stdout);
-  const whole = parseSse((await runProgram("curl", [...auth, "-N", url], { until: ended })).stdout);
-  assertWholeTurn(whole.map(({ event }) => event));
-  expect(whole.map(({ id }) => id)).toEqual(whole.map((_, index) => String(index + 1)));
-
-  const middle = Math.floor(whole.length / 2);
-  const resumed = parseSse(
-    (await runProgram("curl", [...auth, "-N", "-H", `Last-Event-ID: ${middle}`, url], { until: ended })).stdout,
-  );
-  expect(resumed).toEqual(whole.slice(middle));
-});
-
 interface SseEvent {
   readonly id: string;
   readonly event: string;
@@ -123,49 +56,118 @@ function parseSse(text: string): SseEvent[] {
     }));
 }
 
-test("grpc-js from a bare script", async () => {
-  const sessionId = await newSession();
-  const client = new grpc.Client(new URL(server.url).host, grpc.credentials.createInsecure());
-  const metadata = new grpc.Metadata();
-  metadata.set("authorization", `Bearer ${server.adminKey}`);
-  const path = "/cadre.orchestrator.v1.SessionService";
-
-  const turnSession = await new Promise<string | undefined>((resolve, reject) => {
-    client.makeUnaryRequest(
-      `${path}/SendTurn`,
-      (message: Uint8Array) => Buffer.from(message),
-      (bytes: Buffer) => fromBinary(SendTurnResponseSchema, bytes),
-      toBinary(SendTurnRequestSchema, create(SendTurnRequestSchema, { sessionId, text: question })),
-      metadata,
-      (failure, response) => (failure === null ? resolve(response?.turn?.sessionId) : reject(failure)),
-    );
+describe.each(topologies)("%s", (topology) => {
+  beforeAll(async () => {
+    server = await startCadre({ topology });
+    cadre = createCadre({ baseUrl: server.url, apiKey: server.adminKey });
   });
-  expect(turnSession).toBe(sessionId);
+  afterAll(() => server.dispose());
 
-  const call = client.makeServerStreamRequest(
-    `${path}/StreamEvents`,
-    (message: Uint8Array) => Buffer.from(message),
-    (bytes: Buffer) => fromBinary(StreamEventsResponseSchema, bytes),
-    toBinary(StreamEventsRequestSchema, create(StreamEventsRequestSchema, { sessionId })),
-    metadata,
-  );
-  const types: string[] = [];
-  try {
-    for await (const { event } of call as AsyncIterable<{ event?: { body: { case?: string } } }>) {
-      if (event?.body.case === undefined) continue;
-      types.push(dotted(event.body.case));
-      if (event.body.case === "turnEnded") break;
+  test.each(["grpc", "grpcweb", "connect"])("buf curl by reflection over %s", async (protocol) => {
+    const sessionId = await newSession();
+    const common = [
+      "curl",
+      "--protocol",
+      protocol,
+      "--http2-prior-knowledge",
+      "-H",
+      `Authorization: Bearer ${server.adminKey}`,
+    ];
+    const send = await runProgram("buf", [
+      ...common,
+      "-d",
+      JSON.stringify({ session_id: sessionId, text: question }),
+      `${server.url}/cadre.orchestrator.v1.SessionService/SendTurn`,
+    ]);
+    expect(send.stderr).toBe("");
+    expect(JSON.parse(send.stdout).turn.sessionId).toBe(sessionId);
+
+    const stream = await runProgram(
+      "buf",
+      [
+        ...common,
+        "-d",
+        JSON.stringify({ session_id: sessionId }),
+        `${server.url}/cadre.orchestrator.v1.SessionService/StreamEvents`,
+      ],
+      { until: (stdout) => stdout.includes('"turnEnded"') },
+    );
+    const cases = [...stream.stdout.matchAll(/"(turnStarted|textDelta|toolStarted|toolEnded|turnEnded)":/g)];
+    assertWholeTurn(cases.map(([, name]) => dotted(name ?? "")));
+  });
+
+  test("curl over REST, then SSE from the start and again from Last-Event-ID", async () => {
+    const sessionId = await newSession();
+    const auth = ["-sS", "-H", `Authorization: Bearer ${server.adminKey}`];
+    const send = await runProgram("curl", [
+      ...auth,
+      "-H",
+      "Content-Type: application/json",
+      "-d",
+      JSON.stringify({ text: question }),
+      `${server.url}/v1/sessions/${sessionId}/turns`,
+    ]);
+    const turn = JSON.parse(send.stdout).turn;
+    expect(turn.session_id).toBe(sessionId);
+
+    const url = `${server.url}/v1/sessions/${sessionId}/events`;
+    const ended = (stdout: string): boolean =>
+      /event: turn\.ended\ndata: .*\n\n/.test(stdout) || /event: turn\.ended[\s\S]*\n\n/.test(stdout);
+    const whole = parseSse((await runProgram("curl", [...auth, "-N", url], { until: ended })).stdout);
+    assertWholeTurn(whole.map(({ event }) => event));
+    expect(whole.map(({ id }) => id)).toEqual(whole.map((_, index) => String(index + 1)));
+
+    const middle = Math.floor(whole.length / 2);
+    const resumed = parseSse(
+      (await runProgram("curl", [...auth, "-N", "-H", `Last-Event-ID: ${middle}`, url], { until: ended })).stdout,
+    );
+    expect(resumed).toEqual(whole.slice(middle));
+  });
+
+  test("grpc-js from a bare script", async () => {
+    const sessionId = await newSession();
+    const client = new grpc.Client(new URL(server.url).host, grpc.credentials.createInsecure());
+    const metadata = new grpc.Metadata();
+    metadata.set("authorization", `Bearer ${server.adminKey}`);
+    const path = "/cadre.orchestrator.v1.SessionService";
+
+    const turnSession = await new Promise<string | undefined>((resolve, reject) => {
+      client.makeUnaryRequest(
+        `${path}/SendTurn`,
+        (message: Uint8Array) => Buffer.from(message),
+        (bytes: Buffer) => fromBinary(SendTurnResponseSchema, bytes),
+        toBinary(SendTurnRequestSchema, create(SendTurnRequestSchema, { sessionId, text: question })),
+        metadata,
+        (failure, response) => (failure === null ? resolve(response?.turn?.sessionId) : reject(failure)),
+      );
+    });
+    expect(turnSession).toBe(sessionId);
+
+    const call = client.makeServerStreamRequest(
+      `${path}/StreamEvents`,
+      (message: Uint8Array) => Buffer.from(message),
+      (bytes: Buffer) => fromBinary(StreamEventsResponseSchema, bytes),
+      toBinary(StreamEventsRequestSchema, create(StreamEventsRequestSchema, { sessionId })),
+      metadata,
+    );
+    const types: string[] = [];
+    try {
+      for await (const { event } of call as AsyncIterable<{ event?: { body: { case?: string } } }>) {
+        if (event?.body.case === undefined) continue;
+        types.push(dotted(event.body.case));
+        if (event.body.case === "turnEnded") break;
+      }
+    } finally {
+      call.cancel();
+      client.close();
     }
-  } finally {
-    call.cancel();
-    client.close();
-  }
-  assertWholeTurn(types);
-});
+    assertWholeTurn(types);
+  });
 
-test("the SDK", async () => {
-  const session = await cadre.sessions.create();
-  const types: string[] = [];
-  for await (const { body } of session.stream(question)) types.push(dotted(body.case ?? ""));
-  assertWholeTurn(types);
+  test("the SDK", async () => {
+    const session = await cadre.sessions.create();
+    const types: string[] = [];
+    for await (const { body } of session.stream(question)) types.push(dotted(body.case ?? ""));
+    assertWholeTurn(types);
+  });
 });

@@ -27,7 +27,7 @@ import { edgeInterceptors } from "../../services/runtime/interceptor/chain.ts";
 import { createMemoryMesh } from "../../services/runtime/memory/memory-mesh.ts";
 import { createPlatform } from "../../services/runtime/platform/create-platform.ts";
 import type { Platform } from "../../services/runtime/platform/platform.ts";
-import { sourceAddressKey } from "../../services/runtime/rpc/request-context.ts";
+import { edgeRequestKey } from "../../services/runtime/edge/edge-request.ts";
 import { startTelemetry } from "../../services/runtime/telemetry/telemetry.ts";
 import { createTestDatabase } from "./postgres.ts";
 
@@ -124,7 +124,11 @@ export async function startCredentialsWorld(options: CredentialsWorldOptions = {
 function createEdge(platform: Platform, changes: ChangeFeed, failuresPerMinute: number): Transport {
   const authentication = platform.client("gateway", "credentials", AuthenticationService);
   const source: Interceptor = (next) => (request) => {
-    request.contextValues.set(sourceAddressKey, request.header.get("x-test-source") ?? "");
+    request.contextValues.set(edgeRequestKey, {
+      requestId: newId("req"),
+      source: request.header.get("x-test-source") ?? "",
+      traceparent: "",
+    });
     return next(request);
   };
   const interceptors = edgeInterceptors({

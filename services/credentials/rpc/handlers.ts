@@ -2,11 +2,9 @@ import { create } from "@bufbuild/protobuf";
 import { ApiKeyService } from "@cadre/gen/cadre/credentials/v1/api_key_pb";
 import { AuditService, AuditSinkService } from "@cadre/gen/cadre/credentials/v1/audit_pb";
 import { AuthenticationService, IdentityService, LimitSchema } from "@cadre/gen/cadre/credentials/v1/identity_pb";
-import type { HandlerContext } from "@connectrpc/connect";
 import type { DenialLog } from "../../runtime/audit/denial-log.ts";
 import { AppError } from "../../runtime/errors/app-error.ts";
 import { Refusal, refused } from "../../runtime/identity/refusal.ts";
-import { sourceHeader } from "../../runtime/identity/service-token-interceptor.ts";
 import { toUuid } from "../../runtime/ids/id.ts";
 import { type Implementation, implement } from "../../runtime/rpc/implementation.ts";
 import { type RequestContext, requestContext, requirePrincipal } from "../../runtime/rpc/request-context.ts";
@@ -37,13 +35,14 @@ export function createImplementations(deps: HandlersDeps): Implementation[] {
   const { engine } = deps.database;
   return [
     implement(ApiKeyService, {
-      issueKey: (request, context) => issueKey(deps, requirePrincipal(context), request, scopeOf(context)),
+      issueKey: (request, context) =>
+        issueKey(deps, requirePrincipal(context), request, requestContext(context.values)),
       listKeys: (request, context) => listOrgKeys(deps, requirePrincipal(context).orgId, request),
       async getKey({ keyId }, context) {
         return { key: await getOrgKey(deps, requirePrincipal(context).orgId, keyId) };
       },
       async revokeKey({ keyId }, context) {
-        return { key: await revokeKey(deps, requirePrincipal(context), keyId, scopeOf(context)) };
+        return { key: await revokeKey(deps, requirePrincipal(context), keyId, requestContext(context.values)) };
       },
     }),
     implement(IdentityService, {
@@ -53,13 +52,14 @@ export function createImplementations(deps: HandlersDeps): Implementation[] {
         if (found === undefined) throw new AppError("ORG_NOT_FOUND", "no such org");
         return { principal, org: toProtoOrg(found) };
       },
-      createOrg: (request, context) => createOrg(deps, requirePrincipal(context), request, scopeOf(context)),
+      createOrg: (request, context) =>
+        createOrg(deps, requirePrincipal(context), request, requestContext(context.values)),
       async listLimits(_, context) {
         const { found } = await findLimits(engine, toUuid("org", requirePrincipal(context).orgId));
         return { limits: limitsOf(found ?? new Map()).map(toProtoLimit) };
       },
       async setLimit(request, context) {
-        const limit = await setLimit(deps, requirePrincipal(context), request, scopeOf(context));
+        const limit = await setLimit(deps, requirePrincipal(context), request, requestContext(context.values));
         return { limit: toProtoLimit(limit) };
       },
     }),
@@ -85,7 +85,7 @@ export function createImplementations(deps: HandlersDeps): Implementation[] {
     }),
     implement(AuditService, {
       listAuditEvents: (request, context) =>
-        listAuditEvents(deps, requirePrincipal(context), request, scopeOf(context)),
+        listAuditEvents(deps, requirePrincipal(context), request, requestContext(context.values)),
     }),
     implement(AuditSinkService, {
       async appendAuditEvents({ events }) {
@@ -117,12 +117,6 @@ async function noteRefusal(
     traceId: traceIdOf(scope.traceparent),
   });
   return refused(code, { actor, orgId, cause, audited: true });
-}
-
-/** The request's context with the address that it came from, as the service that let it in knows it. */
-function scopeOf(context: HandlerContext): RequestContext {
-  const scope = requestContext(context.values);
-  return { ...scope, source: context.requestHeader.get(sourceHeader) ?? scope.source };
 }
 
 function toProtoLimit(limit: OrgLimit) {

@@ -25,7 +25,7 @@ export async function readSmallBody(
   const length = Number(request.headers["content-length"] ?? Number.NaN);
   if (length > 0 && length <= smallBytes) {
     // The parser hands over what else is in the packet when its caller returns.
-    await undefined;
+    await Promise.resolve();
     const chunk: Buffer | null = request.read();
     if (chunk?.byteLength === length) {
       limits.lease.take(length);

@@ -15,7 +15,6 @@ import { AppError } from "../../runtime/errors/app-error.ts";
 import { toAppError, toConnectError } from "../../runtime/errors/failure.ts";
 import type { Logger } from "../../runtime/log/log.ts";
 import { decodeMessage } from "../../runtime/rpc/message-codec.ts";
-import { sourceAddressKey } from "../../runtime/rpc/request-context.ts";
 import { setHead } from "../rest/answer.ts";
 import { toHttpStatus } from "../rest/error-body.ts";
 import { toHeaders } from "../rest/request-header.ts";
@@ -72,7 +71,7 @@ export function createUnaryHandler(options: UnaryHandlerOptions): ConnectHandler
       answerError(response, toConnectError(refusal, requestId));
       return;
     }
-    const contextValues = createContextValues().set(sourceAddressKey, known.source).set(edgeRequestKey, known);
+    const contextValues = createContextValues().set(edgeRequestKey, known);
     try {
       const answered = await transport.unary(
         method,

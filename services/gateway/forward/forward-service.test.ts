@@ -150,7 +150,7 @@ test("a stream behind ends when its reader stops, and when the request ends", as
   async function* streamEvents(_request: unknown, { signal }: { signal: AbortSignal }) {
     started.push("started");
     const aborted = new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
-    aborted.then(() => ended.push("ended"));
+    void aborted.then(() => ended.push("ended"));
     for (let seq = 1n; seq < 4n; seq++) yield { event: { seq } };
     await aborted;
   }

@@ -13,7 +13,6 @@ import { type EdgeIncoming, type EdgeResponse, edgeRequest, edgeRequestKey } fro
 import { createResponseWriter, type ResponseWriter } from "../../runtime/edge/response-writer.ts";
 import { assertMetadata } from "../../runtime/edge/request-metadata.ts";
 import { AppError } from "../../runtime/errors/app-error.ts";
-import { sourceAddressKey } from "../../runtime/rpc/request-context.ts";
 import { isServerStreaming, isUnary } from "../contract/method-kind.ts";
 import { bindRequest } from "./bind-request.ts";
 import { answerEmpty, answerError, answerWhole, jsonType, setHead } from "./answer.ts";
@@ -205,7 +204,7 @@ function callLife(request: EdgeIncoming, response: EdgeResponse): Pick<Call, "si
   response.once("close", () => {
     if (!response.writableFinished) controller.abort(new ConnectError("the caller is gone", Code.Canceled));
   });
-  const contextValues = createContextValues().set(edgeRequestKey, known).set(sourceAddressKey, known.source);
+  const contextValues = createContextValues().set(edgeRequestKey, known);
   return { signal: controller.signal, abort: (reason) => controller.abort(reason), contextValues };
 }
 

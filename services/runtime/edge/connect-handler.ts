@@ -18,7 +18,6 @@ import { toAppError, toConnectError } from "../errors/failure.ts";
 import { type DeadlineOptions, defaultDeadlines } from "../interceptor/deadline.ts";
 import type { Logger } from "../log/log.ts";
 import type { Implementation } from "../rpc/implementation.ts";
-import { sourceAddressKey } from "../rpc/request-context.ts";
 import { timeoutMsOf } from "../rpc/timeout.ts";
 import { type ByteBudget, createByteBudget } from "./byte-budget.ts";
 import { type CallProtocol, protocolOfContentType, protocolOfQuery } from "./call-protocol.ts";
@@ -321,7 +320,7 @@ async function* translated(
 }
 
 function contextOf(known: EdgeRequest, call: EdgeCall): ContextValues {
-  return createContextValues().set(sourceAddressKey, known.source).set(edgeRequestKey, known).set(edgeCallKey, call);
+  return createContextValues().set(edgeRequestKey, known).set(edgeCallKey, call);
 }
 
 /** The fields that handlers and interceptors see. */

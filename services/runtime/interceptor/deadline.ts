@@ -41,15 +41,8 @@ export function deadline(options: DeadlineOptions = defaultDeadlines): Intercept
     const timeoutMs = asked ?? (request.stream ? options.maxStreamMs : options.unaryMs);
     scope.deadline = Date.now() + timeoutMs;
     const controller = new AbortController();
-    let expire: (failure: AppError) => void = () => {};
-    const expired = new Promise<never>((_, reject) => {
-      expire = reject;
-    });
-    expired.catch(() => {}); // a call that ends in time leaves it unobserved
     const timer = setTimeout(() => {
-      const failure = new AppError("DEADLINE_EXCEEDED", "the deadline passed before the call was done");
-      expire(failure);
-      controller.abort(failure);
+      controller.abort(new AppError("DEADLINE_EXCEEDED", "the deadline passed before the call was done"));
     }, timeoutMs);
     const onAbort = (): void => controller.abort(request.signal.reason);
     if (request.signal.aborted) onAbort();
@@ -60,8 +53,8 @@ export function deadline(options: DeadlineOptions = defaultDeadlines): Intercept
     };
     scope.signal = controller.signal;
     try {
-      const response = await Promise.race([next({ ...request, signal: controller.signal }), expired]);
-      if (response.stream) return { ...response, message: bounded(response, expired, cleanUp) };
+      const response = await unlessExpired(next({ ...request, signal: controller.signal }), controller.signal);
+      if (response.stream) return { ...response, message: bounded(response, controller.signal, cleanUp) };
       cleanUp();
       return response;
     } catch (thrown) {
@@ -71,13 +64,32 @@ export function deadline(options: DeadlineOptions = defaultDeadlines): Intercept
   };
 }
 
-async function* bounded(response: StreamResponse, expired: Promise<never>, cleanUp: () => void) {
+/**
+ * A promise, or the rejection of the deadline if that comes first. Listens for
+ * as long as the promise is pending: a race against one promise of the whole
+ * call would keep every message of a stream in memory until its end.
+ */
+function unlessExpired<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    // A caller that left is told by its transport; the handler may still have
+    // something to say, so only the deadline cuts it short.
+    const onAbort = (): void => {
+      if (signal.reason instanceof AppError && signal.reason.reason === "DEADLINE_EXCEEDED") reject(signal.reason);
+    };
+    const settled = (): void => signal.removeEventListener("abort", onAbort);
+    if (signal.aborted) onAbort();
+    else signal.addEventListener("abort", onAbort);
+    promise.then(resolve, reject).finally(settled);
+  });
+}
+
+async function* bounded(response: StreamResponse, signal: AbortSignal, cleanUp: () => void) {
   const source = response.message[Symbol.asyncIterator]();
   let pending = false;
   try {
     for (;;) {
       pending = true;
-      const result = await Promise.race([source.next(), expired]);
+      const result = await unlessExpired(source.next(), signal);
       pending = false;
       if (result.done === true) return;
       yield result.value;

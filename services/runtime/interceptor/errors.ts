@@ -1,4 +1,4 @@
-import type { ConnectError, Interceptor, StreamResponse } from "@connectrpc/connect";
+import { Code, type ConnectError, type Interceptor, type StreamResponse } from "@connectrpc/connect";
 import { toAppError, toConnectError } from "../errors/failure.ts";
 import { newId } from "../ids/id.ts";
 import type { Logger } from "../log/log.ts";
@@ -15,7 +15,12 @@ export function errors(log: Logger): Interceptor {
     const { requestId } = requestContext(request.contextValues);
     const translate = (thrown: unknown): ConnectError => {
       const failure = toAppError(thrown);
-      if (failure.reason !== "INTERNAL") return toConnectError(failure, requestId);
+      if (failure.reason !== "INTERNAL") {
+        const error = toConnectError(failure, requestId);
+        // RFC 9110, 11.6.1: a 401 says how to authenticate.
+        if (error.code === Code.Unauthenticated) error.metadata.set("www-authenticate", "Bearer");
+        return error;
+      }
       const errorId = newId("evt");
       log.error(
         { err: failure.cause ?? failure, error_id: errorId, request_id: requestId, rpc: request.method.name },

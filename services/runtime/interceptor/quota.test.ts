@@ -9,7 +9,8 @@ import { expect, test } from "vitest";
 import { AppError } from "../errors/app-error.ts";
 import type { Limits } from "../identity/limits.ts";
 import { newId } from "../ids/id.ts";
-import { requestContext, sourceAddressKey } from "../rpc/request-context.ts";
+import { edgeRequestKey } from "../edge/edge-request.ts";
+import { requestContext } from "../rpc/request-context.ts";
 import { errors } from "./errors.ts";
 import { quota } from "./quota.ts";
 import { telemetry } from "./telemetry.ts";
@@ -27,7 +28,11 @@ function start(limits: Limits) {
     return next(request);
   };
   const source: Interceptor = (next) => (request) => {
-    request.contextValues.set(sourceAddressKey, request.header.get("x-source") ?? "");
+    request.contextValues.set(edgeRequestKey, {
+      requestId: newId("req"),
+      source: request.header.get("x-source") ?? "",
+      traceparent: "",
+    });
     return next(request);
   };
   const interceptors = [

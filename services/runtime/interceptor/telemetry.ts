@@ -9,9 +9,11 @@ import {
   trace,
 } from "@opentelemetry/api";
 import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
-import { newId, isId } from "../ids/id.ts";
+import { type EdgeRequest, edgeRequestKey } from "../edge/edge-request.ts";
+import { sourceHeader } from "../identity/service-token-interceptor.ts";
+import { isId, newId } from "../ids/id.ts";
 import type { Logger } from "../log/log.ts";
-import { type RequestContext, requestContextKey, sourceAddressKey } from "../rpc/request-context.ts";
+import { type RequestContext, requestContextKey } from "../rpc/request-context.ts";
 import { observeStream, type StreamEnd } from "../telemetry/observe-stream.ts";
 import { newSpanContext, parseTraceparent, toTraceparent } from "../telemetry/traceparent.ts";
 import { secondsBuckets } from "../telemetry/telemetry.ts";
@@ -19,7 +21,7 @@ import { secondsBuckets } from "../telemetry/telemetry.ts";
 export interface TelemetryInterceptorOptions {
   /** The service that is called, for the metrics' labels. */
   readonly host: string;
-  /** `edge` faces strangers: their request ids and trace contexts are not taken over. */
+  /** Where traces begin, and where a call's one log line is `info`. */
   readonly plane: "edge" | "mesh";
   readonly tracer: Tracer;
   readonly meter: Meter;
@@ -46,10 +48,9 @@ export function telemetry(options: TelemetryInterceptorOptions): Interceptor {
   return (next) => async (request) => {
     const startedAt = performance.now();
     const { method, service, header } = request;
-    const trusted = options.plane === "mesh";
-    const givenId = trusted ? header.get("x-request-id") : null;
-    const requestId = givenId !== null && isId("req", givenId) ? givenId : newId("req");
-    const parent = trusted ? parseTraceparent(header.get("traceparent")) : undefined;
+    const { requestId, source, traceparent } =
+      request.contextValues.get(edgeRequestKey) ?? (options.plane === "mesh" ? toldByPeer(header) : nothingTold());
+    const parent = parseTraceparent(traceparent);
     const base = parent === undefined ? context.active() : trace.setSpanContext(context.active(), parent);
     // Traces begin at the edge: what services do among themselves in the
     // background would drown them.
@@ -77,7 +78,7 @@ export function telemetry(options: TelemetryInterceptorOptions): Interceptor {
     const requestScope: RequestContext = {
       requestId,
       traceparent: toTraceparent(spanContext),
-      source: request.contextValues.get(sourceAddressKey),
+      source,
       deadline: Number.POSITIVE_INFINITY,
       signal: request.signal,
       principal: undefined,
@@ -124,6 +125,20 @@ export function telemetry(options: TelemetryInterceptorOptions): Interceptor {
       finish({ thrown });
       throw thrown;
     }
+  };
+}
+
+function nothingTold(): EdgeRequest {
+  return { requestId: newId("req"), source: "", traceparent: "" };
+}
+
+/** What a peer hands on of the request that it calls for. The edge takes these headers from nobody. */
+function toldByPeer(header: Headers): EdgeRequest {
+  const requestId = header.get("x-request-id") ?? "";
+  return {
+    requestId: isId("req", requestId) ? requestId : newId("req"),
+    source: header.get(sourceHeader) ?? "",
+    traceparent: header.get("traceparent") ?? "",
   };
 }
 

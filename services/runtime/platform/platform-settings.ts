@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { defineSettings, setting, type SettingsValues } from "../config/settings.ts";
+import { defineSettings, setting } from "../config/settings.ts";
 
 /** `host:port` places, separated by commas. */
 const addresses = () =>
@@ -71,5 +71,3 @@ export const platformSettings = defineSettings({
   CADRE_MESH_CERT_FILE: { schema: setting.optionalText(), description: "This service's mesh certificate, PEM." },
   CADRE_MESH_KEY_FILE: { schema: setting.optionalText(), description: "This service's mesh key, PEM, 0600." },
 });
-
-export type PlatformConfig = SettingsValues<typeof platformSettings>;

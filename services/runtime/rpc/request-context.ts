@@ -36,9 +36,6 @@ export const requestContextKey = createContextKey<RequestContext | undefined>(un
   description: "cadre.request",
 });
 
-/** The address that a call came from; set by the host that took it. Empty in the mesh. */
-export const sourceAddressKey = createContextKey("", { description: "cadre.source" });
-
 /** The request's context. Throws a bug if the interceptors have not run. */
 export function requestContext(values: ContextValues): RequestContext {
   const context = values.get(requestContextKey);

@@ -60,14 +60,6 @@ export function deadlineOf(request: UnaryRequest | StreamRequest): number {
 }
 
 /**
- * The same outgoing request with a deadline, in milliseconds since the epoch.
- * It is told to the peer, which enforces it, and the call ends by it.
- */
-export function withDeadline<R extends UnaryRequest | StreamRequest>(request: R, deadline: number): R {
-  return { ...request, [deadlineOfRequest]: deadline };
-}
-
-/**
  * A Connect transport over a wire: it encodes and decodes, keeps the message
  * limits and the deadline, and runs the client's interceptors, outermost first.
  * Each interceptor is applied once, not once a call.

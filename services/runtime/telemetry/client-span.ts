@@ -13,7 +13,7 @@ export function clientSpan(tracer: Tracer): Interceptor {
   return (next) => async (request) => {
     const active = context.active();
     const caller = request.contextValues.get(requestContextKey);
-    const remote = trace.getSpan(active) === undefined ? parseTraceparent(caller?.traceparent ?? null) : undefined;
+    const remote = trace.getSpan(active) === undefined ? parseTraceparent(caller?.traceparent ?? "") : undefined;
     const parent = remote === undefined ? active : trace.setSpanContext(active, remote);
     if (trace.getSpan(parent) === undefined) return next(request);
     const name = `${request.service.typeName}/${request.method.name}`;

@@ -6,8 +6,8 @@ const noTrace = "0".repeat(32);
 const noSpan = "0".repeat(16);
 
 /** Reads a W3C `traceparent`. `undefined` if it is none (https://www.w3.org/TR/trace-context/#traceparent-header). */
-export function parseTraceparent(text: string | null): SpanContext | undefined {
-  const match = text === null ? null : pattern.exec(text);
+export function parseTraceparent(text: string): SpanContext | undefined {
+  const match = pattern.exec(text);
   const [, traceId, spanId, flags] = match ?? [];
   if (traceId === undefined || spanId === undefined || flags === undefined) return undefined;
   if (traceId === noTrace || spanId === noSpan) return undefined;

@@ -148,7 +148,7 @@ export declare const InteropService: GenService<{
     methodKind: "unary";
     input: typeof InteropRequestSchema;
     output: typeof InteropResponseSchema;
-  },
+  };
   /**
    * One request, `count` answers.
    *
@@ -158,7 +158,7 @@ export declare const InteropService: GenService<{
     methodKind: "server_streaming";
     input: typeof InteropRequestSchema;
     output: typeof InteropResponseSchema;
-  },
+  };
   /**
    * Answers once, when all requests have come, with their number.
    *
@@ -168,7 +168,7 @@ export declare const InteropService: GenService<{
     methodKind: "client_streaming";
     input: typeof InteropRequestSchema;
     output: typeof InteropResponseSchema;
-  },
+  };
   /**
    * Answers each request as it comes.
    *
@@ -178,6 +178,5 @@ export declare const InteropService: GenService<{
     methodKind: "bidi_streaming";
     input: typeof InteropRequestSchema;
     output: typeof InteropResponseSchema;
-  },
+  };
 }>;
-

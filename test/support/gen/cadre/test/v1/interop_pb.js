@@ -7,36 +7,35 @@ import { enumDesc, fileDesc, messageDesc, serviceDesc, tsEnum } from "@bufbuild/
 /**
  * Describes the file cadre/test/v1/interop.proto.
  */
-export const file_cadre_test_v1_interop = /*@__PURE__*/
-  fileDesc("ChtjYWRyZS90ZXN0L3YxL2ludGVyb3AucHJvdG8SDWNhZHJlLnRlc3QudjEifwoOSW50ZXJvcFJlcXVlc3QSKQoIYmVoYXZpb3IYASABKA4yFy5jYWRyZS50ZXN0LnYxLkJlaGF2aW9yEg0KBWNvdW50GAIgASgFEhQKDGFuc3dlcl9ieXRlcxgDIAEoBRIMCgRkYXRhGAQgASgMEg8KB2NhbGxfaWQYBSABKAkiQAoPSW50ZXJvcFJlc3BvbnNlEg0KBWluZGV4GAEgASgFEhAKCHJlcXVlc3RzGAIgASgFEgwKBGRhdGEYAyABKAwqWwoIQmVoYXZpb3ISGAoUQkVIQVZJT1JfVU5TUEVDSUZJRUQQABIPCgtCRUhBVklPUl9PSxABEhEKDUJFSEFWSU9SX0ZBSUwQAhIRCg1CRUhBVklPUl9IQU5HEAMy0AIKDkludGVyb3BTZXJ2aWNlEksKBVVuYXJ5Eh0uY2FkcmUudGVzdC52MS5JbnRlcm9wUmVxdWVzdBoeLmNhZHJlLnRlc3QudjEuSW50ZXJvcFJlc3BvbnNlIgOQAgESTwoMU2VydmVyU3RyZWFtEh0uY2FkcmUudGVzdC52MS5JbnRlcm9wUmVxdWVzdBoeLmNhZHJlLnRlc3QudjEuSW50ZXJvcFJlc3BvbnNlMAESTwoMQ2xpZW50U3RyZWFtEh0uY2FkcmUudGVzdC52MS5JbnRlcm9wUmVxdWVzdBoeLmNhZHJlLnRlc3QudjEuSW50ZXJvcFJlc3BvbnNlKAESTwoKQmlkaVN0cmVhbRIdLmNhZHJlLnRlc3QudjEuSW50ZXJvcFJlcXVlc3QaHi5jYWRyZS50ZXN0LnYxLkludGVyb3BSZXNwb25zZSgBMAFiBnByb3RvMw");
+export const file_cadre_test_v1_interop =
+  /*@__PURE__*/
+  fileDesc(
+    "ChtjYWRyZS90ZXN0L3YxL2ludGVyb3AucHJvdG8SDWNhZHJlLnRlc3QudjEifwoOSW50ZXJvcFJlcXVlc3QSKQoIYmVoYXZpb3IYASABKA4yFy5jYWRyZS50ZXN0LnYxLkJlaGF2aW9yEg0KBWNvdW50GAIgASgFEhQKDGFuc3dlcl9ieXRlcxgDIAEoBRIMCgRkYXRhGAQgASgMEg8KB2NhbGxfaWQYBSABKAkiQAoPSW50ZXJvcFJlc3BvbnNlEg0KBWluZGV4GAEgASgFEhAKCHJlcXVlc3RzGAIgASgFEgwKBGRhdGEYAyABKAwqWwoIQmVoYXZpb3ISGAoUQkVIQVZJT1JfVU5TUEVDSUZJRUQQABIPCgtCRUhBVklPUl9PSxABEhEKDUJFSEFWSU9SX0ZBSUwQAhIRCg1CRUhBVklPUl9IQU5HEAMy0AIKDkludGVyb3BTZXJ2aWNlEksKBVVuYXJ5Eh0uY2FkcmUudGVzdC52MS5JbnRlcm9wUmVxdWVzdBoeLmNhZHJlLnRlc3QudjEuSW50ZXJvcFJlc3BvbnNlIgOQAgESTwoMU2VydmVyU3RyZWFtEh0uY2FkcmUudGVzdC52MS5JbnRlcm9wUmVxdWVzdBoeLmNhZHJlLnRlc3QudjEuSW50ZXJvcFJlc3BvbnNlMAESTwoMQ2xpZW50U3RyZWFtEh0uY2FkcmUudGVzdC52MS5JbnRlcm9wUmVxdWVzdBoeLmNhZHJlLnRlc3QudjEuSW50ZXJvcFJlc3BvbnNlKAESTwoKQmlkaVN0cmVhbRIdLmNhZHJlLnRlc3QudjEuSW50ZXJvcFJlcXVlc3QaHi5jYWRyZS50ZXN0LnYxLkludGVyb3BSZXNwb25zZSgBMAFiBnByb3RvMw",
+  );
 
 /**
  * Describes the message cadre.test.v1.InteropRequest.
  * Use `create(InteropRequestSchema)` to create a new message.
  */
-export const InteropRequestSchema = /*@__PURE__*/
-  messageDesc(file_cadre_test_v1_interop, 0);
+export const InteropRequestSchema = /*@__PURE__*/ messageDesc(file_cadre_test_v1_interop, 0);
 
 /**
  * Describes the message cadre.test.v1.InteropResponse.
  * Use `create(InteropResponseSchema)` to create a new message.
  */
-export const InteropResponseSchema = /*@__PURE__*/
-  messageDesc(file_cadre_test_v1_interop, 1);
+export const InteropResponseSchema = /*@__PURE__*/ messageDesc(file_cadre_test_v1_interop, 1);
 
 /**
  * Describes the enum cadre.test.v1.Behavior.
  */
-export const BehaviorSchema = /*@__PURE__*/
-  enumDesc(file_cadre_test_v1_interop, 0);
+export const BehaviorSchema = /*@__PURE__*/ enumDesc(file_cadre_test_v1_interop, 0);
 
 /**
  * What a handler does.
  *
  * @generated from enum cadre.test.v1.Behavior
  */
-export const Behavior = /*@__PURE__*/
-  tsEnum(BehaviorSchema);
+export const Behavior = /*@__PURE__*/ tsEnum(BehaviorSchema);
 
 /**
  * Shows that two implementations of gRPC understand each other. The first
@@ -44,6 +43,4 @@ export const Behavior = /*@__PURE__*/
  *
  * @generated from service cadre.test.v1.InteropService
  */
-export const InteropService = /*@__PURE__*/
-  serviceDesc(file_cadre_test_v1_interop, 0);
-
+export const InteropService = /*@__PURE__*/ serviceDesc(file_cadre_test_v1_interop, 0);
