@@ -426,3 +426,55 @@ test("what is deleted is removed from the tables once it is relayed", async () =
   await asSuperuser("update writer set relayed = pos");
   await expect.poll(left, { timeout: 5_000 }).toBe(0);
 });
+
+test("a database that refuses for a while loses nothing: the turn goes on when it is back", async () => {
+  let refuses = false;
+  const world = await start({
+    leaseMs: 1_000,
+    wrapAppendStore: (inner) => {
+      const store = new BrokenStore(inner);
+      const append = store.append.bind(store);
+      store.append = async (writer, batch) =>
+        refuses ? { type: "refused", why: "unavailable", cause: new Error("down") } : await append(writer, batch);
+      return store;
+    },
+  });
+  const sessionId = await newSession(world.sessions);
+  await world.sessions.sendTurn({ sessionId, text: "say a\nwait 300ms\nsay b" });
+  await readEvents(world.sessions, sessionId, 0n, (event) => event.body.case === "textDelta");
+  refuses = true;
+  await delay(1_500);
+  refuses = false;
+  const events = await readEvents(world.sessions, sessionId, 0n, endsTurn());
+  expect(events.at(-1)?.body.value).toMatchObject({ state: TurnState.SUCCEEDED, answer: "ab" });
+  expect(events.map(({ seq }) => seq)).toEqual(events.map((_, place) => BigInt(place + 1)));
+});
+
+test("a lease that expired unnoticed is renewed by the writer itself", async () => {
+  const world = await start({ leaseMs: 60_000 });
+  const sessionId = await newSession(world.sessions);
+  await asSuperuser(`update writer set lease_until = now() - interval '1 minute' where writer = ${writerOf(world)}`);
+  const writer = writerOf(world);
+  await world.sessions.sendTurn({ sessionId, text: "say hi" });
+  expect(writerOf(world)).toBe(writer);
+});
+
+test("a message that waited and was cancelled is not shown to the model", async () => {
+  const world = await start();
+  const sessionId = await newSession(world.sessions);
+  await world.sessions.sendTurn({ sessionId, text: "wait 20s" });
+  const { turn: waiting } = await world.sessions.sendTurn({ sessionId, text: "never", onBusy: OnBusy.ENQUEUE });
+  await world.sessions.cancelTurn({ sessionId, turnId: waiting?.turnId ?? "" });
+  await world.sessions.cancelTurn({ sessionId });
+  await readEvents(world.sessions, sessionId, 0n, endsTurn());
+  const { turn } = await world.sessions.sendTurn({ sessionId, text: "hello", onBusy: OnBusy.ENQUEUE });
+  const events = await readEvents(world.sessions, sessionId, 0n, endsTurn(turn?.turnId));
+  const { turns } = await world.sessions.listTurns({ sessionId });
+  expect(turns.map(({ state }) => state)).toEqual([TurnState.CANCELLED, TurnState.CANCELLED, TurnState.SUCCEEDED]);
+  // The stand-in counts what it reads: two messages of the user, not three.
+  const tokens = (text: string): number => Math.ceil(Buffer.byteLength(text) / 3);
+  const instructions = "You are a helpful assistant. Use the tools you have when they help.";
+  expect(events.at(-1)?.body.value).toMatchObject({
+    usage: { inputTokens: BigInt(tokens(instructions) + 8 + tokens("wait 20s") + 8 + tokens("hello")) },
+  });
+});

@@ -9,6 +9,7 @@
  * 3. A command is answered by the owner or stays in the inbox; the process that
  *    took it never answers in the owner's place.
  */
+import { setTimeout as delay } from "node:timers/promises";
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { type Command, type CommandReply, CommandSchema } from "@cadre/gen/cadre/orchestrator/journal/v1/command_pb";
 import { AppError } from "../../runtime/errors/app-error.ts";
@@ -55,6 +56,8 @@ const sweepMs = 5_000;
 const idleActorMs = 60_000;
 /** How many sessions are loaded at once when shards come. */
 const loadsAtOnce = 8;
+/** How long a session that cannot go on rests before it is read anew, in milliseconds. */
+const reviveMs = 500;
 /** A session whose load failed is tried again that often, in milliseconds. */
 const reloadMs = 2_000;
 
@@ -365,6 +368,9 @@ export class Engine {
   /** Drops an actor that cannot go on, and reads its session anew if it is still ours. */
   async #revive(sessionUuid: string, actor: SessionActor): Promise<void> {
     await this.#close(sessionUuid, actor);
+    // Whatever broke it may break it again: not as fast as the machine can.
+    await delay(reviveMs, undefined, { ref: false });
+    if (this.#stopping.signal.aborted) return;
     try {
       await this.#actorOf(sessionUuid);
     } catch (error) {

@@ -1,20 +1,20 @@
-import type { PastTurn } from "../domain/conversation.ts";
-import { pastTurn } from "../domain/conversation.ts";
+import { type PastTurn, pastTurn } from "../domain/conversation.ts";
 import type { Run } from "../domain/run.ts";
 import type { SessionStore } from "../store/session-store.ts";
 
 const pageSize = 20;
 
-/** The ended turns of a session that a model may be shown, kept at the session's owner. */
+/**
+ * The ended turns of a session that a model may be shown, kept at the session's
+ * owner. Turns that ended while they waited are left out: no model has seen them.
+ */
 export class History {
   readonly #store: Pick<SessionStore, "loadEnded">;
   readonly #sessionUuid: string;
   /** Oldest first. */
-  #turns: PastTurn[] = [];
+  #turns: { readonly ordinal: number; readonly turn: PastTurn }[] = [];
   #tokens = 0;
-  /** Ended turns that are older than those in `#turns`. */
-  #older = 0;
-  /** The ordinal below which nothing was read yet; undefined before the first reading. */
+  /** The ordinal below which nothing is in `#turns`; undefined before the first reading. */
   #unreadBelow: number | undefined;
 
   constructor(store: Pick<SessionStore, "loadEnded">, sessionUuid: string) {
@@ -26,31 +26,37 @@ export class History {
    * The turns before one, oldest first, as many as may fit a model's context,
    * and how many older ones there are.
    */
-  async before(ordinal: number, contextTokens: number): Promise<{ turns: readonly PastTurn[]; older: number }> {
+  async before(
+    ordinal: number,
+    contextTokens: number,
+  ): Promise<{ readonly turns: readonly PastTurn[]; readonly older: number }> {
     this.#unreadBelow ??= ordinal;
     while (this.#unreadBelow > 1 && this.#tokens < contextTokens) {
       const page = await this.#store.loadEnded(this.#sessionUuid, this.#unreadBelow, pageSize);
       for (const { run, ordinal: read } of page) {
-        const turn = pastTurn(run);
-        this.#turns.unshift(turn);
-        this.#tokens += turn.tokens;
         this.#unreadBelow = read;
+        if (run.started === undefined) continue;
+        const turn = pastTurn(run);
+        this.#turns.unshift({ ordinal: read, turn });
+        this.#tokens += turn.tokens;
       }
       if (page.length < pageSize) this.#unreadBelow = 1;
     }
-    this.#older = this.#unreadBelow - 1;
-    return { turns: this.#turns, older: this.#older };
+    return { turns: this.#turns.map(({ turn }) => turn), older: this.#unreadBelow - 1 };
   }
 
   /** Adds a turn that ended just now. What no model could be shown any more is dropped. */
-  add(run: Run, contextTokens: number): void {
+  add(run: Run, ordinal: number, contextTokens: number): void {
     if (this.#unreadBelow === undefined) return; // it will be read with the others
+    if (run.started === undefined) return;
     const turn = pastTurn(run);
-    this.#turns.push(turn);
+    this.#turns.push({ ordinal, turn });
     this.#tokens += turn.tokens;
-    while (this.#turns.length > 1 && this.#tokens - (this.#turns[0]?.tokens ?? 0) > contextTokens) {
-      this.#tokens -= this.#turns.shift()?.tokens ?? 0;
-      this.#unreadBelow += 1;
+    for (let first = this.#turns[0]; first !== undefined; first = this.#turns[0]) {
+      if (this.#turns.length === 1 || this.#tokens - first.turn.tokens <= contextTokens) break;
+      this.#tokens -= first.turn.tokens;
+      this.#unreadBelow = first.ordinal + 1;
+      this.#turns.shift();
     }
   }
 }

@@ -376,7 +376,7 @@ export class SessionActor {
     const index = this.#turns.indexOf(turn);
     if (index >= 0) this.#turns.splice(index, 1);
     const { models } = this.#options.services;
-    this.#history.add(turn.run, models.find(turn.run.accepted.agent.model)?.contextTokens ?? 0);
+    this.#history.add(turn.run, turn.ordinal, models.find(turn.run.accepted.agent.model)?.contextTokens ?? 0);
     this.#usedMs = performance.now();
   }
 

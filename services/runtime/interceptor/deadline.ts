@@ -41,20 +41,18 @@ export function deadline(options: DeadlineOptions = defaultDeadlines): Intercept
     const timeoutMs = asked ?? (request.stream ? options.maxStreamMs : options.unaryMs);
     scope.deadline = Date.now() + timeoutMs;
     const controller = new AbortController();
-    const timer = setTimeout(() => {
-      controller.abort(new AppError("DEADLINE_EXCEEDED", "the deadline passed before the call was done"));
-    }, timeoutMs);
+    const expiry = startExpiry(timeoutMs, (failure) => controller.abort(failure));
     const onAbort = (): void => controller.abort(request.signal.reason);
     if (request.signal.aborted) onAbort();
     else request.signal.addEventListener("abort", onAbort, { once: true });
     const cleanUp = (): void => {
-      clearTimeout(timer);
+      expiry.stop();
       request.signal.removeEventListener("abort", onAbort);
     };
     scope.signal = controller.signal;
     try {
-      const response = await unlessExpired(next({ ...request, signal: controller.signal }), controller.signal);
-      if (response.stream) return { ...response, message: bounded(response, controller.signal, cleanUp) };
+      const response = await expiry.unlessExpired(next({ ...request, signal: controller.signal }));
+      if (response.stream) return { ...response, message: bounded(response, expiry, cleanUp) };
       cleanUp();
       return response;
     } catch (thrown) {
@@ -64,32 +62,43 @@ export function deadline(options: DeadlineOptions = defaultDeadlines): Intercept
   };
 }
 
-/**
- * A promise, or the rejection of the deadline if that comes first. Listens for
- * as long as the promise is pending: a race against one promise of the whole
- * call would keep every message of a stream in memory until its end.
- */
-function unlessExpired<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    // A caller that left is told by its transport; the handler may still have
-    // something to say, so only the deadline cuts it short.
-    const onAbort = (): void => {
-      if (signal.reason instanceof AppError && signal.reason.reason === "DEADLINE_EXCEEDED") reject(signal.reason);
-    };
-    const settled = (): void => signal.removeEventListener("abort", onAbort);
-    if (signal.aborted) onAbort();
-    else signal.addEventListener("abort", onAbort);
-    promise.then(resolve, reject).finally(settled);
-  });
+/** The end of a call's time. */
+interface Expiry {
+  /**
+   * A promise, or DEADLINE_EXCEEDED if that comes first. Holds the promise only
+   * while it is pending: a race against one promise of the whole call would
+   * keep every message of a stream in memory until its end.
+   */
+  unlessExpired<T>(promise: Promise<T>): Promise<T>;
+  stop(): void;
 }
 
-async function* bounded(response: StreamResponse, signal: AbortSignal, cleanUp: () => void) {
+function startExpiry(timeoutMs: number, onExpired: (failure: AppError) => void): Expiry {
+  const waiting = new Set<(failure: AppError) => void>();
+  let expired: AppError | undefined;
+  const timer = setTimeout(() => {
+    expired = new AppError("DEADLINE_EXCEEDED", "the deadline passed before the call was done");
+    for (const reject of waiting) reject(expired);
+    onExpired(expired);
+  }, timeoutMs);
+  return {
+    unlessExpired: (promise) =>
+      new Promise((resolve, reject) => {
+        if (expired !== undefined) reject(expired);
+        waiting.add(reject);
+        promise.then(resolve, reject).finally(() => waiting.delete(reject));
+      }),
+    stop: () => clearTimeout(timer),
+  };
+}
+
+async function* bounded(response: StreamResponse, expiry: Expiry, cleanUp: () => void) {
   const source = response.message[Symbol.asyncIterator]();
   let pending = false;
   try {
     for (;;) {
       pending = true;
-      const result = await unlessExpired(source.next(), signal);
+      const result = await expiry.unlessExpired(source.next());
       pending = false;
       if (result.done === true) return;
       yield result.value;
