@@ -25,6 +25,9 @@ import type { OrchestratorSchema } from "./store/schema.ts";
 
 const self: ServiceName = "orchestrator";
 
+/** Of each role. One committer writes, and the rest is short reads; a cold start opens these within two seconds. */
+const maxConnections = 6;
+
 /** Starts the orchestrator. */
 export const startOrchestrator: StartService<OrchestratorConfig> = async (platform, config) => {
   const log = platform.log.child({ component: self });
@@ -39,7 +42,7 @@ export const startOrchestrator: StartService<OrchestratorConfig> = async (platfo
   }
 
   await migrate({ url, service: self, migrations, log });
-  const database = openDatabase<OrchestratorSchema>({ url, service: self, log, tracer, meter });
+  const database = openDatabase<OrchestratorSchema>({ url, service: self, log, tracer, meter, maxConnections });
   const bus = await openPostgresEventBus({ url, log, tracer, meter });
   const stopPruning = startIdempotencyPruning(database.engine, log);
 

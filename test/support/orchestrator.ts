@@ -87,7 +87,12 @@ export async function startTestOrchestrator(
   principal: Principal = testPrincipal(),
 ): Promise<TestOrchestrator> {
   const log = pino({ level: options.logLevel ?? process.env.TEST_LOG ?? "silent" }) as Logger;
-  const database = openDatabase<OrchestratorSchema>({ url: options.databaseUrl, service: "orchestrator", log });
+  const database = openDatabase<OrchestratorSchema>({
+    url: options.databaseUrl,
+    service: "orchestrator",
+    log,
+    maxConnections: 6,
+  });
   const tools = options.tools ?? new FakeTools();
   const mesh = createMemoryMesh();
   await mesh.serve("tools", {
