@@ -3,6 +3,7 @@ import { TurnState } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
 import { OnBusy } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
 import { sql } from "kysely";
 import pg from "pg";
+import pino from "pino";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { FakeTools } from "../../test/support/fake-tools.ts";
 import {
@@ -18,8 +19,11 @@ import {
 } from "../../test/support/orchestrator.ts";
 import { createTestDatabase, type TestDatabase } from "../../test/support/postgres.ts";
 import { toUuid } from "../runtime/ids/id.ts";
+import type { Logger } from "../runtime/log/log.ts";
+import { describeSchema, migrate, migrateDown } from "../runtime/postgres/migrator.ts";
 import { shardOf } from "./domain/shard.ts";
 import type { AppendOutcome, AppendStore, Batch } from "./store/append-store.ts";
+import { migrations } from "./store/migrations/index.ts";
 
 const principal = testPrincipal();
 let database: TestDatabase;
@@ -351,6 +355,20 @@ describe("an outcome that got lost", () => {
 });
 
 describe("the write path", () => {
+  test("goes down and up again, and is the same", async () => {
+    const options = {
+      url: database.url,
+      service: "orchestrator",
+      migrations,
+      log: pino({ level: "silent" }) as Logger,
+    };
+    const before = await describeSchema(database.url, "orchestrator");
+    expect(before.length).toBeGreaterThan(50);
+    await migrateDown({ ...options, to: "" });
+    await migrate(options);
+    expect(await describeSchema(database.url, "orchestrator")).toEqual(before);
+  });
+
   test("is the only one: no role of the process can write runs, entries or events", async () => {
     const world = await start();
     for (const statement of [

@@ -4,7 +4,7 @@
  *
  * A script is any message of the user with a line that begins with one of:
  *
- *     say The weather is fine.      writes the words one by one
+ *     say The weather is fine.      writes the words one by one; nothing is put between two lines
  *     call calculator {"expression":"2+2"}
  *     wait 50ms                     or `wait 2s`; at most a minute
  *     fail the provider is down     fails this attempt for good
