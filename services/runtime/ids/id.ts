@@ -1,4 +1,4 @@
-import { randomBytes } from "node:crypto";
+import { randomPool } from "./random-pool.ts";
 
 /** What an id names; each id begins with it and an underscore. */
 export type IdPrefix =
@@ -30,7 +30,7 @@ const values = new Map([...alphabet].map((character, value) => [character, value
  */
 export function createIdSource(
   now: () => number = Date.now,
-  random: (bytes: number) => Uint8Array = randomBytes,
+  random: (bytes: number) => Uint8Array = randomPool,
 ): (prefix: IdPrefix) => string {
   let lastMs = 0;
   let counter = 0;

@@ -1,4 +1,6 @@
+import type { DescMethod } from "@bufbuild/protobuf";
 import {
+  type Attributes,
   context,
   INVALID_SPAN_CONTEXT,
   isSpanContextValid,
@@ -41,9 +43,23 @@ export function telemetry(options: TelemetryInterceptorOptions): Interceptor {
     unit: "s",
     advice: { explicitBucketBoundaries: [...secondsBuckets] },
   });
-  const running = options.meter.createUpDownCounter("cadre_rpc_running", {
-    description: "Calls that are being answered",
-  });
+  // Counted here and read when somebody asks: a record costs more than a call's
+  // other accounts together.
+  const methods = new Map<DescMethod, MethodAccount>();
+  options.meter
+    .createObservableUpDownCounter("cadre_rpc_running", { description: "Calls that are being answered" })
+    .addCallback((result) => {
+      for (const { running, labels } of methods.values()) result.observe(running, labels);
+    });
+  const accountOf = (method: DescMethod): MethodAccount => {
+    let account = methods.get(method);
+    if (account === undefined) {
+      const labels = { service: method.parent.typeName, method: method.name, plane: options.plane };
+      account = { running: 0, labels, byCode: new Map() };
+      methods.set(method, account);
+    }
+    return account;
+  };
   const level = options.plane === "edge" ? "info" : "debug";
   return (next) => async (request) => {
     const startedAt = performance.now();
@@ -86,13 +102,13 @@ export function telemetry(options: TelemetryInterceptorOptions): Interceptor {
       idempotencyKey: "",
     };
     request.contextValues.set(requestContextKey, requestScope);
-    const labels = { service: service.typeName, method: method.name, plane: options.plane };
-    running.add(1, labels);
+    const account = accountOf(method);
+    account.running += 1;
     const finish = (failure: StreamEnd): void => {
       const code = failure === undefined ? "ok" : codeName(failure.thrown);
       const seconds = (performance.now() - startedAt) / 1_000;
-      running.add(-1, labels);
-      duration.record(seconds, { ...labels, code });
+      account.running -= 1;
+      duration.record(seconds, labelsOf(account, code));
       if (failure !== undefined) span.setStatus({ code: SpanStatusCode.ERROR, message: code });
       span.setAttribute("rpc.connect_rpc.status_code", code);
       span.end();
@@ -140,6 +156,22 @@ function toldByPeer(header: Headers): EdgeRequest {
     source: header.get(sourceHeader) ?? "",
     traceparent: header.get("traceparent") ?? "",
   };
+}
+
+/** What is counted of a method, and the labels that its records go under. */
+interface MethodAccount {
+  running: number;
+  readonly labels: Attributes;
+  readonly byCode: Map<string, Attributes>;
+}
+
+function labelsOf({ labels, byCode }: MethodAccount, code: string): Attributes {
+  let labelled = byCode.get(code);
+  if (labelled === undefined) {
+    labelled = { ...labels, code };
+    byCode.set(code, labelled);
+  }
+  return labelled;
 }
 
 function codeName(thrown: unknown): string {

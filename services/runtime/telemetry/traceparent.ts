@@ -1,5 +1,5 @@
-import { randomBytes } from "node:crypto";
 import type { SpanContext } from "@opentelemetry/api";
+import { randomPool } from "../ids/random-pool.ts";
 
 const pattern = /^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$/;
 const noTrace = "0".repeat(32);
@@ -24,7 +24,7 @@ export function toTraceparent(span: SpanContext): string {
  * lines and events of all hops together.
  */
 export function newSpanContext(): SpanContext {
-  const hex = randomBytes(24).toString("hex");
+  const hex = Buffer.from(randomPool(24).buffer).toString("hex");
   return { traceId: hex.slice(0, 32), spanId: hex.slice(32), traceFlags: 0 };
 }
 
