@@ -1,44 +1,33 @@
-import { setTimeout as delay } from "node:timers/promises";
 import { AppError } from "../errors/app-error.ts";
 
 type State =
   | { readonly kind: "open" }
-  /** The last attempt failed; the next one may begin at `untilMs`. */
+  /** Not known to be up, or known to be down; the next attempt may begin at `untilMs`. */
   | { readonly kind: "closed"; readonly failures: number; readonly untilMs: number }
   /** One attempt is under way, and decides for all. */
   | { readonly kind: "probing"; readonly failures: number; readonly outcome: Promise<void> };
 
-const burst = 5;
-const perSecond = 5;
 const maxBackOffMs = 2_000;
 
 /**
- * Spaces out the attempts to connect: at most ten in any second, and after a
- * failure one at a time with growing pauses of at most two seconds, while
- * everybody else is refused at once. So a server that is down gets no storm,
- * and one that is back is found within two seconds.
+ * Spaces out the attempts to connect to a server that may be down: the first
+ * one, and those after a failure, go one at a time, with growing pauses of at
+ * most two seconds, while everybody else is refused at once. So a server that
+ * is down gets no storm, and one that is back is found within two seconds. One
+ * that answers is connected to as often as the pools, which are bounded, like.
  */
 export class ConnectGate {
   readonly #now: () => number;
   readonly #random: () => number;
-  readonly #sleep: (ms: number) => Promise<void>;
-  #state: State = { kind: "open" };
-  #tokens = burst;
-  #refilledMs: number;
+  #state: State = { kind: "closed", failures: 0, untilMs: Number.NEGATIVE_INFINITY };
 
   /**
    * @param now monotonic milliseconds
    * @param random in [0, 1)
    */
-  constructor(
-    now: () => number = () => performance.now(),
-    random: () => number = Math.random,
-    sleep: (ms: number) => Promise<void> = (ms) => delay(ms),
-  ) {
+  constructor(now: () => number = () => performance.now(), random: () => number = Math.random) {
     this.#now = now;
     this.#random = random;
-    this.#sleep = sleep;
-    this.#refilledMs = now();
   }
 
   /**
@@ -52,7 +41,6 @@ export class ConnectGate {
     const state = this.#state;
     switch (state.kind) {
       case "open":
-        await this.#takeToken();
         return this.#watch(connect(), 0);
       case "closed": {
         const waitMs = state.untilMs - this.#now();
@@ -81,21 +69,6 @@ export class ConnectGate {
       this.#state = { kind: "closed", failures: Math.min(failures + 1, 10), untilMs: this.#now() + backOffMs };
       throw error;
     }
-  }
-
-  /** A token bucket: five at once and five more a second make at most ten in any second. */
-  async #takeToken(): Promise<void> {
-    const now = this.#now();
-    this.#tokens = Math.min(burst, this.#tokens + ((now - this.#refilledMs) / 1_000) * perSecond);
-    this.#refilledMs = now;
-    this.#tokens -= 1;
-    if (this.#tokens >= 0) return;
-    const waitMs = (-this.#tokens / perSecond) * 1_000;
-    if (waitMs > 2_000) {
-      this.#tokens += 1;
-      throw unavailable(waitMs);
-    }
-    await this.#sleep(waitMs);
   }
 }
 
