@@ -67,6 +67,8 @@ interface HeldResult {
 async function measureHeld(cadre: Cadre): Promise<HeldResult> {
   await cadre.limits.set("sessions", 1_000n);
   await cadre.limits.set("concurrent_turns", 1_000n);
+  await cadre.limits.set("requests_per_second", 2_000n);
+  await cadre.limits.set("request_burst", 2_000n);
   const stop = new AbortController();
   const dueAtOf = new Map<string, number>();
   const endedAtOf = new Map<string, number>();
