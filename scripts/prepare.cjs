@@ -1,5 +1,6 @@
-// Makes a checkout ready to run. `npm start` and `npm test` call it first, so
-// that each of them is enough by itself on a fresh clone. Plain JavaScript: the
+// Makes a checkout ready to run. npm calls it before `npm start` and `npm test`
+// (prestart, pretest: a shell of their own each, so that the next one finds the
+// Node.js that was installed), and each of them is enough on a fresh clone. Plain JavaScript: the
 // machine's own Node.js, which may be an old one, runs it before ours is there.
 //
 //   node scripts/prepare.cjs            install what the lock file says, if it differs
