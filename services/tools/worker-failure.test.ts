@@ -4,6 +4,7 @@ import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 import type { JsonObject } from "@bufbuild/protobuf";
 import { Reason } from "@cadre/gen/cadre/errors/v1/reason_pb";
 import { ExecutionProgress, ToolExecutionService } from "@cadre/gen/cadre/tools/v1/tool_pb";
@@ -71,7 +72,7 @@ async function kill(child: ChildProcess): Promise<void> {
 
 /** Starts a worker process whose one tool appends to the witness file; resolves when it is connected. */
 async function startWorkerProcess(): Promise<ChildProcess> {
-  const script = new URL("../../test/support/tool-worker-process.ts", import.meta.url).pathname;
+  const script = fileURLToPath(new URL("../../test/support/tool-worker-process.ts", import.meta.url));
   const child = spawn(process.execPath, [script, first.url, file, JSON.stringify(headersOf(principal))], {
     stdio: ["ignore", "pipe", "inherit"],
   });

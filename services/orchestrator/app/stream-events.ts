@@ -52,6 +52,8 @@ export async function* streamEvents(
             ? new AppError("SESSION_DELETED", "the session was deleted")
             : new AppError("SESSION_NOT_FOUND", "no such session");
         }
+        // The caller learns at once that the stream stands, also when nothing happens.
+        if (!known && page.length === 0) yield undefined;
         known = true;
         for (const event of page) {
           yield event;

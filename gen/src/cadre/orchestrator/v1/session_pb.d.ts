@@ -821,7 +821,8 @@ export declare const SessionService: GenService<{
   },
   /**
    * Streams the events of a session from a number on, and then the ones that
-   * follow, without end; a keepalive comes every 15 seconds.
+   * follow, without end. Something comes at once, an event or a keepalive, and
+   * then at least every 15 seconds.
    *
    * @generated from rpc cadre.orchestrator.v1.SessionService.StreamEvents
    */
