@@ -86,7 +86,16 @@ function startExpiry(timeoutMs: number, onExpired: (failure: AppError) => void):
       new Promise((resolve, reject) => {
         if (expired !== undefined) reject(expired);
         waiting.add(reject);
-        promise.then(resolve, reject).finally(() => waiting.delete(reject));
+        promise.then(
+          (value) => {
+            waiting.delete(reject);
+            resolve(value);
+          },
+          (thrown: unknown) => {
+            waiting.delete(reject);
+            reject(thrown);
+          },
+        );
       }),
     stop: () => clearTimeout(timer),
   };

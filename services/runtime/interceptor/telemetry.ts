@@ -130,7 +130,8 @@ export function telemetry(options: TelemetryInterceptorOptions): Interceptor {
     const scope = span.isRecording() ? trace.setSpan(base, span) : undefined;
     try {
       const response = await (scope === undefined ? next(request) : context.with(scope, () => next(request)));
-      response.header.set("x-request-id", requestId);
+      // A peer gave the id itself; a stranger learns it here.
+      if (options.plane === "edge") response.header.set("x-request-id", requestId);
       if (!response.stream) {
         finish(undefined);
         return response;
