@@ -24,7 +24,7 @@ export async function runDev(options: Readonly<Record<string, unknown>>): Promis
     const running = await startDev(configuration, scope);
     process.stdout.write(options.json === true ? toJson(running) : toScreen(configuration, running));
   } catch (thrown) {
-    scope.log.error({ err: thrown }, "could not start");
+    scope.log.info({ err: thrown }, "could not start");
     await scope.stop();
     return explainFailedStart(thrown);
   }

@@ -47,7 +47,7 @@ export async function runMesh(options: Readonly<Record<string, unknown>>): Promi
         : toScreen(members, urls, scope),
     );
   } catch (thrown) {
-    scope.log.error({ err: thrown }, "could not start");
+    scope.log.info({ err: thrown }, "could not start");
     await scope.stop();
     return explainFailedStart(thrown);
   }

@@ -34,7 +34,7 @@ export async function runServe(names: readonly string[], options: Readonly<Recor
       options.json === true ? `${JSON.stringify({ services, pid: process.pid })}\n` : `${services.join(", ")} ready\n`,
     );
   } catch (thrown) {
-    scope.log.error({ err: thrown }, "could not start");
+    scope.log.info({ err: thrown }, "could not start");
     await scope.stop();
     return explainFailedStart(thrown);
   }

@@ -6,7 +6,7 @@ import { createHealth, type Health } from "./app/health.ts";
 import type { Contract } from "./contract/load-contract.ts";
 import { createUnaryHandler } from "./connect/unary-handler.ts";
 import { isUnary } from "./contract/method-kind.ts";
-import { forwardService } from "./forward/forward-service.ts";
+import { forwardService, type StreamEndings } from "./forward/forward-service.ts";
 import { createGatewayHandler } from "./http/gateway-handler.ts";
 import { createOpenapi } from "./openapi/openapi.ts";
 import { createLocalTransport } from "./rest/local-transport.ts";
@@ -40,6 +40,8 @@ export interface GatewayOptions {
   /** This process's metrics in the Prometheus text format. */
   readonly renderMetrics: () => Promise<string>;
   readonly limits?: Partial<EdgeLimits>;
+  /** When streams are ended because the process stops. */
+  readonly endings?: StreamEndings;
   /** Times of event streams, as in `RestOptions`. */
   readonly streamTimes?: { readonly keepaliveMs?: number; readonly firstMessageMs?: number };
 }
@@ -70,7 +72,9 @@ export function createGateway(options: GatewayOptions): Gateway {
   });
   const implementations = contract.publicServices.map((service): Implementation => {
     const peer = getOption(service, host);
-    if (peer !== self) return forwardService(service, client(peer, service) as Client<DescService>);
+    if (peer !== self) {
+      return forwardService(service, client(peer, service) as Client<DescService>, options.endings);
+    }
     if (service.typeName !== HealthService.typeName) throw new TypeError(`${service.typeName} is served by nobody`);
     return implement(HealthService, createHealthHandlers({ health, renderMetrics: options.renderMetrics }));
   });

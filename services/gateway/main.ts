@@ -31,6 +31,8 @@ export interface RunningGateway extends RunningService {
 }
 
 const self: ServiceName = "gateway";
+/** How long a stream that cannot be resumed may go on when the process stops. */
+const streamGraceMs = 2_000;
 
 /**
  * Starts the one door for callers outside, and the operator's own.
@@ -60,6 +62,8 @@ export async function startGateway(platform: Platform, config: GatewayConfig): P
     maxConnections: config.CADRE_MAX_CONNECTIONS,
     maxConnectionsPerSource: config.CADRE_MAX_CONNECTIONS_PER_SOURCE,
   };
+  const endEvents = new AbortController();
+  const endStreams = new AbortController();
   const registry = createHealthRegistry();
   const { handler, health } = createGateway({
     contract,
@@ -73,6 +77,7 @@ export async function startGateway(platform: Platform, config: GatewayConfig): P
     corsOrigins: config.CADRE_CORS_ORIGINS,
     renderMetrics: () => platform.renderMetrics(),
     limits,
+    endings: { events: endEvents.signal, others: endStreams.signal },
   });
 
   const edge = await createEdgeServer({
@@ -100,7 +105,10 @@ export async function startGateway(platform: Platform, config: GatewayConfig): P
   let stopping: Promise<void> | undefined;
   async function stop(graceMs: number): Promise<void> {
     stopWatching();
+    endEvents.abort();
+    const timer = setTimeout(() => endStreams.abort(), streamGraceMs);
     await edge.close(graceMs);
+    clearTimeout(timer);
     await Promise.all([admin.close(), changes.stop()]);
   }
   return {

@@ -1,5 +1,5 @@
 import * as grpc from "@grpc/grpc-js";
-import { createCadre } from "@cadre/sdk";
+import { type CadreError, createCadre } from "@cadre/sdk";
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import {
   SendTurnRequestSchema,
@@ -171,3 +171,28 @@ describe.each(topologies)("%s", (topology) => {
     assertWholeTurn(types);
   });
 });
+
+test("told to end, the server lets its streams go on elsewhere at once, and ends with 0", async () => {
+  const running = await startCadre();
+  const client = createCadre({ baseUrl: running.url, apiKey: running.adminKey });
+  const session = await client.sessions.create();
+  const reasons: string[] = [];
+  const reader = (async () => {
+    const onBreak = ({ error }: { error: CadreError }): number => reasons.push(error.reason);
+    for await (const _ of session.events({ onBreak, reconnect: { maxElapsedMs: 500 } })) {
+      // for as long as the server lives
+    }
+  })();
+  await session.send("hello");
+  await until(async () => (await session.turns().page()).items[0]?.answer !== "");
+  const startedAt = performance.now();
+  expect(await running.stop()).toBe(0);
+  expect(performance.now() - startedAt).toBeLessThan(5_000);
+  await expect(reader).rejects.toMatchObject({ reason: "UNAVAILABLE" });
+  expect(reasons[0]).toBe("SHUTTING_DOWN");
+  await running.dispose();
+}, 60_000);
+
+async function until(condition: () => Promise<boolean>): Promise<void> {
+  while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, 20));
+}

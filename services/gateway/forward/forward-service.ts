@@ -1,4 +1,12 @@
-import type { DescMethod, DescMethodServerStreaming, DescMethodUnary, DescService, Message } from "@bufbuild/protobuf";
+import {
+  type DescMethod,
+  type DescMethodServerStreaming,
+  type DescMethodUnary,
+  type DescService,
+  hasOption,
+  type Message,
+} from "@bufbuild/protobuf";
+import { event_stream } from "@cadre/gen/cadre/options/v1/options_pb";
 import {
   type CallOptions,
   type Client,
@@ -16,6 +24,14 @@ import { isServerStreaming, isUnary } from "../contract/method-kind.ts";
 /** After how long it is worth to try a peer again that could not be reached. */
 const lostPeerRetryMs = 1_000;
 
+/** When streams end because the process does; a caller goes on with another one. */
+export interface StreamEndings {
+  /** Streams of events, which are resumed without a loss. */
+  readonly events: AbortSignal;
+  /** All others, which get a little longer to come to their own end. */
+  readonly others: AbortSignal;
+}
+
 /**
  * Offers a service that another process serves: each method calls the same
  * method there, on behalf of the caller, and hands back what comes.
@@ -29,20 +45,28 @@ const lostPeerRetryMs = 1_000;
  * 4. The call ends with the caller's: by cancellation, disconnect or deadline.
  *
  * @param peer a client of the service, its interceptors adding identity and trace
+ * @param endings when streams are answered SHUTTING_DOWN; never unless given
  */
-export function forwardService(service: DescService, peer: Client<DescService>): Implementation {
+export function forwardService(
+  service: DescService,
+  peer: Client<DescService>,
+  endings?: StreamEndings,
+): Implementation {
   const handlers: Record<string, AnyHandler> = {};
-  for (const method of service.methods) handlers[method.localName] = forwardMethod(method, peer);
+  for (const method of service.methods) handlers[method.localName] = forwardMethod(method, peer, endings);
   return { service, handlers: handlers as ServiceImpl<DescService> };
 }
 
 /** A handler whose message types are those of its method, whatever they are. */
 type AnyHandler = (request: Message, context: HandlerContext) => unknown;
 
-function forwardMethod(method: DescMethod, peer: Client<DescService>): AnyHandler {
+function forwardMethod(method: DescMethod, peer: Client<DescService>, endings: StreamEndings | undefined): AnyHandler {
   const call = (peer as Readonly<Record<string, unknown>>)[method.localName];
   if (isUnary(method)) return forwardUnary(method, call as UnaryCall);
-  if (isServerStreaming(method)) return forwardServerStream(method, call as ServerStreamCall);
+  if (isServerStreaming(method)) {
+    const ending = hasOption(method, event_stream) ? endings?.events : endings?.others;
+    return forwardServerStream(method, call as ServerStreamCall, ending);
+  }
   throw new TypeError(`${method.parent.typeName}.${method.name} takes a stream and cannot be forwarded`);
 }
 
@@ -60,15 +84,20 @@ function forwardUnary(method: DescMethodUnary, call: UnaryCall): AnyHandler {
 
 type ServerStreamCall = (request: Message, options: CallOptions) => AsyncIterable<Message>;
 
-function forwardServerStream(method: DescMethodServerStreaming, call: ServerStreamCall): AnyHandler {
+function forwardServerStream(
+  method: DescMethodServerStreaming,
+  call: ServerStreamCall,
+  ending: AbortSignal | undefined,
+): AnyHandler {
   return async function* (request, context) {
     const options = toCallOptions(context);
     // Connect's transports do not pass on that a reader stopped; the signal does.
     const stopped = new AbortController();
-    const signal = options.signal === undefined ? stopped.signal : AbortSignal.any([options.signal, stopped.signal]);
+    const signals = [options.signal, ending, stopped.signal].filter((signal) => signal !== undefined);
     try {
-      yield* call(request, { ...options, signal });
+      yield* call(request, { ...options, signal: AbortSignal.any(signals) });
     } catch (thrown) {
+      if (ending?.aborted === true) throw new AppError("SHUTTING_DOWN", "the process is shutting down");
       throw toCallersError(thrown, method);
     } finally {
       stopped.abort(new ConnectError("the caller stopped reading", Code.Canceled));
