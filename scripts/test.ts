@@ -9,10 +9,16 @@ import { runSteps } from "./steps.ts";
 const directory = mkdtempSync(join(tmpdir(), "cadre-test-"));
 try {
   const checked = await runSteps(checks);
-  // What kills processes and waits for leases has the machine to itself.
+  // What kills processes, floods, or waits for leases has the machine to itself.
   const suites = [
-    runTests(["--exclude", "test/{fault,load}/**"]),
-    runTests(["test/fault", "test/load", "--maxWorkers=1"]),
+    runTests(["--exclude", "test/{fault,load}/**", "--exclude", "test/attack/transport-{flood,slow}.test.ts"]),
+    runTests([
+      "test/fault",
+      "test/load",
+      "test/attack/transport-flood",
+      "test/attack/transport-slow",
+      "--maxWorkers=1",
+    ]),
   ];
   const passed = checked.passed + sum(suites, "passed");
   const failed = checked.failed + sum(suites, "failed");

@@ -153,7 +153,7 @@ export async function startTestOrchestrator(
 const owningNothing: OwnershipStore = {
   register: async () => -1n,
   claim: async () => ({ shards: new Map(), fairShare: 64 }),
-  release: async () => true,
+  release: async (_writer, shards) => shards,
   retire: async () => undefined,
   purge: async () => 0,
 };

@@ -204,12 +204,15 @@ export class Ownership {
     if (given.length === 0) return;
     for (const shard of given) state.shards.delete(shard);
     await this.#options.onGiveUp(given); // 3
+    let kept: readonly number[] = given;
     for (let tries = 0; tries < releaseTries; tries += 1) {
-      if (await this.#options.store.release(state.writer, given)) return;
+      const released = new Set(await this.#options.store.release(state.writer, kept));
+      kept = kept.filter((shard) => !released.has(shard));
+      if (kept.length === 0) return;
       await delay(releaseWaitMs);
     }
-    // The relay lags: they stay, and the next claim brings them back.
-    this.#options.log.info({ shards: given.length }, "shards are kept until the relay caught up");
+    // The relay lags: these stay, and the next claim brings them back.
+    this.#options.log.info({ shards: kept.length }, "shards are kept until the relay caught up");
   }
 
   #ownedShards(): ReadonlyMap<number, bigint> {

@@ -18,10 +18,11 @@ export interface OwnershipStore {
   /** Renews the lease, takes over what is free, and says what the writer has; undefined if it is fenced. */
   claim(writer: bigint, leaseMs: number): Promise<Claim | undefined>;
   /**
-   * Gives shards up, of which nothing may be under way any more. False while
-   * entries of theirs wait for the relay: the next owner's would overtake them.
+   * Gives shards up, of which nothing may be under way any more, and says which
+   * those are: not the ones whose entries wait for the relay, as the next
+   * owner's would overtake them.
    */
-  release(writer: bigint, shards: readonly number[]): Promise<boolean>;
+  release(writer: bigint, shards: readonly number[]): Promise<readonly number[]>;
   /** Fences the writer itself and gives all up. */
   retire(writer: bigint): Promise<void>;
   /** Removes a portion of what nobody needs any more; how many rows. */
@@ -58,10 +59,10 @@ export class PostgresOwnershipStore implements OwnershipStore {
     }
   }
 
-  async release(writer: bigint, shards: readonly number[]): Promise<boolean> {
-    const { rows } = await sql<{ released: boolean }>`
+  async release(writer: bigint, shards: readonly number[]): Promise<readonly number[]> {
+    const { rows } = await sql<{ released: number[] }>`
       select release_shards(${writer}::bigint, ${shards}::smallint[]) as released`.execute(this.#database.engine);
-    return rows[0]?.released ?? false;
+    return rows[0]?.released ?? [];
   }
 
   async retire(writer: bigint): Promise<void> {

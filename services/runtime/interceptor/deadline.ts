@@ -30,14 +30,20 @@ export const defaultDeadlines: DeadlineOptions = {
 export function deadline(options: DeadlineOptions = defaultDeadlines): Interceptor {
   return (next) => async (request) => {
     const scope = requestContext(request.contextValues);
-    // The mesh carries a deadline, strangers send a timeout.
-    const arrived = request.contextValues.get(arrivedDeadlineKey);
-    const asked =
-      arrived === Number.POSITIVE_INFINITY ? timeoutMsOf(request.header) : Math.max(0, arrived - Date.now());
     const longest = request.stream ? options.maxStreamMs : options.maxUnaryMs;
-    if (asked !== undefined && asked > longest) {
-      throw new AppError("INVALID_TIMEOUT", `the timeout is longer than ${longest} ms`);
+    const assertWithin = (timeoutMs: number): void => {
+      if (timeoutMs > longest) throw new AppError("INVALID_TIMEOUT", `the timeout is longer than ${longest} ms`);
+    };
+    // The mesh carries a deadline and ends the call by it, on both of its
+    // planes; its signal is the one that aborts then.
+    const arrived = request.contextValues.get(arrivedDeadlineKey);
+    if (arrived !== Number.POSITIVE_INFINITY) {
+      assertWithin(arrived - Date.now());
+      scope.deadline = arrived;
+      return next(request);
     }
+    const asked = timeoutMsOf(request.header);
+    if (asked !== undefined) assertWithin(asked);
     const timeoutMs = asked ?? (request.stream ? options.maxStreamMs : options.unaryMs);
     scope.deadline = Date.now() + timeoutMs;
     const controller = new AbortController();

@@ -3,7 +3,6 @@ import {
   type Attributes,
   context,
   INVALID_SPAN_CONTEXT,
-  isSpanContextValid,
   type Meter,
   SpanKind,
   SpanStatusCode,
@@ -90,10 +89,11 @@ export function telemetry(options: TelemetryInterceptorOptions): Interceptor {
       : trace.wrapSpanContext(INVALID_SPAN_CONTEXT);
     // Where nobody traces there is no id; the request gets one all the same,
     // which ties its log lines and events together over all hops.
-    const spanContext = isSpanContextValid(span.spanContext()) ? span.spanContext() : (parent ?? newSpanContext());
+    const spanContext = span.isRecording() ? span.spanContext() : (parent ?? newSpanContext());
     const requestScope: RequestContext = {
       requestId,
-      traceparent: toTraceparent(spanContext),
+      // Where nothing is recorded the caller's own context goes on.
+      traceparent: spanContext === parent ? traceparent : toTraceparent(spanContext),
       source,
       deadline: Number.POSITIVE_INFINITY,
       signal: request.signal,

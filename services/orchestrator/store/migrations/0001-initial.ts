@@ -284,18 +284,24 @@ const functions: readonly string[] = [
   end $$`,
   // Gives shards up; who is below its share takes them. Refused while entries of
   // theirs wait for the relay, since the next owner's would overtake them.
-  `create function release_shards(w bigint, given smallint[]) returns boolean
+  `create function release_shards(w bigint, given smallint[]) returns int[]
   language plpgsql security definer set search_path from current as $$
-  declare r bigint;
+  declare r bigint; released int[];
   begin
     select relayed into r from writer where writer = w for update;
-    if exists (select 1 from entry e join run u on u.run_id = e.run_id
-        where e.writer = w and e.pos > r and u.shard = any(given)) then
-      return false;
+    with kept as (
+      select distinct u.shard from entry e join run u on u.run_id = e.run_id
+      where e.writer = w and e.pos > r and u.shard = any(given)
+    ), gone as (
+      update shard set writer = null
+      where writer = w and shard = any(given) and shard not in (select k.shard from kept k)
+      returning shard
+    )
+    select coalesce(array_agg(shard), '{}') into released from gone;
+    if cardinality(released) > 0 then
+      perform pg_notify('orchestrator_shards', w::text);
     end if;
-    update shard set writer = null where writer = w and shard = any(given);
-    perform pg_notify('orchestrator_shards', w::text);
-    return true;
+    return released;
   end $$`,
   // Ends a writer that stops in order.
   `create function retire_writer(w bigint) returns void
