@@ -3,27 +3,7 @@ import { fromBinary, getOption } from "@bufbuild/protobuf";
 import { FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import { ReasonSchema } from "@cadre/gen/cadre/errors/v1/reason_pb";
 import { failure } from "@cadre/gen/cadre/options/v1/options_pb";
-import { Code } from "@connectrpc/connect";
-
-/** HTTP status of a code in a unary answer (https://connectrpc.com/docs/protocol#error-codes). */
-const httpStatus: Readonly<Record<number, number>> = {
-  [Code.Canceled]: 499,
-  [Code.InvalidArgument]: 400,
-  [Code.FailedPrecondition]: 400,
-  [Code.OutOfRange]: 400,
-  [Code.Unauthenticated]: 401,
-  [Code.PermissionDenied]: 403,
-  [Code.NotFound]: 404,
-  [Code.AlreadyExists]: 409,
-  [Code.Aborted]: 409,
-  [Code.ResourceExhausted]: 429,
-  [Code.Unknown]: 500,
-  [Code.Internal]: 500,
-  [Code.DataLoss]: 500,
-  [Code.Unimplemented]: 501,
-  [Code.Unavailable]: 503,
-  [Code.DeadlineExceeded]: 504,
-};
+import { codeToHttpStatus, codeToString } from "@connectrpc/connect/protocol-connect";
 
 const introduction = `<!-- Written by scripts/error-reference.ts from proto/cadre/errors/v1/reason.proto. -->
 # Errors
@@ -55,9 +35,8 @@ export function errorReference(descriptorSet: Uint8Array): string {
     .filter((value) => value.number !== 0)
     .map((value) => {
       const { code, remedy, retryable } = getOption(value, failure);
-      const name = (Code[code] ?? "").replace(/(?<=[a-z])(?=[A-Z])/g, "_").toLowerCase();
       const meaning = comments.get(value.number) ?? "";
-      return `| \`${value.localName}\` | \`${name}\` | ${httpStatus[code]} | ${retryable ? "yes" : ""} | ${meaning} | ${remedy} |`;
+      return `| \`${value.localName}\` | \`${codeToString(code)}\` | ${codeToHttpStatus(code)} | ${retryable ? "yes" : ""} | ${meaning} | ${remedy} |`;
     });
   return `${introduction}${rows.join("\n")}\n`;
 }

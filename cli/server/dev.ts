@@ -4,10 +4,10 @@ import { startOrchestrator } from "../../services/orchestrator/main.ts";
 import { createLocalAuthority } from "../../services/runtime/identity/service-identity.ts";
 import { createMemoryMesh } from "../../services/runtime/memory/memory-mesh.ts";
 import { createPlatform } from "../../services/runtime/platform/create-platform.ts";
-import { startEmbeddedPostgres } from "../../services/runtime/postgres/embedded-server.ts";
 import { startTools } from "../../services/tools/main.ts";
 import type { ServerConfiguration } from "./configuration.ts";
 import type { ProcessScope } from "./process-scope.ts";
+import { startDatabase } from "./start-database.ts";
 import { version } from "./version.ts";
 
 /** What a started `cadre dev` is reached by. */
@@ -62,18 +62,4 @@ export async function startDev(configuration: ServerConfiguration, scope: Proces
   scope.onStop("audit", () => platform.stop());
   for (const service of [tools, orchestrator, gateway]) scope.onStop(service.name, () => service.stop(graceMs));
   return { url: gateway.url, adminUrl: gateway.adminUrl, firstKey: credentials.firstKey?.secret };
-}
-
-async function startDatabase(scope: ProcessScope): Promise<string> {
-  const { log, dataDirectory } = scope;
-  const postgres = await startEmbeddedPostgres({
-    dataDirectory,
-    log: log.child({ component: "postgres" }),
-    onLost: (error) => {
-      log.error({ err: error }, "the data directory was lost; ending");
-      process.kill(process.pid, "SIGTERM");
-    },
-  });
-  scope.onStop("postgres", () => postgres.stop());
-  return postgres.url;
 }

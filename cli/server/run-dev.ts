@@ -7,7 +7,7 @@ import { dataDirectoryOf, loadConfiguration, type ServerConfiguration } from "./
 import { type RunningDev, startDev } from "./dev.ts";
 import { explainFailedStart } from "./exit.ts";
 import { settingsOf } from "./flags.ts";
-import { openProcessScope } from "./process-scope.ts";
+import { runServer } from "./run-server.ts";
 import { version } from "./version.ts";
 
 /** `cadre dev`. Resolves with the exit code when the process was told to end. */
@@ -19,19 +19,10 @@ export async function runDev(options: Readonly<Record<string, unknown>>): Promis
   } catch (thrown) {
     return explainFailedStart(thrown);
   }
-  const scope = await openProcessScope(configuration, "cadre");
-  try {
+  return runServer(configuration, "cadre", async (scope) => {
     const running = await startDev(configuration, scope);
-    process.stdout.write(options.json === true ? toJson(running) : toScreen(configuration, running));
-  } catch (thrown) {
-    scope.log.info({ err: thrown }, "could not start");
-    await scope.stop();
-    return explainFailedStart(thrown);
-  }
-  const code = await scope.ended;
-  // What is still open after an orderly stop must not keep the process alive.
-  setTimeout(() => process.exit(code), 1_000).unref();
-  return code;
+    return options.json === true ? toJson(running) : toScreen(configuration, running);
+  });
 }
 
 async function reset(configuration: ServerConfiguration, isSure: boolean): Promise<boolean> {

@@ -5,11 +5,12 @@ import { createInterface } from "node:readline";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { ensureDevCertificates } from "../../services/runtime/identity/dev-authority.ts";
-import { startEmbeddedPostgres } from "../../services/runtime/postgres/embedded-server.ts";
 import { loadConfiguration, type ServerConfiguration } from "./configuration.ts";
 import { explainFailedStart } from "./exit.ts";
 import { settingsOf } from "./flags.ts";
-import { openProcessScope, type ProcessScope } from "./process-scope.ts";
+import type { ProcessScope } from "./process-scope.ts";
+import { runServer } from "./run-server.ts";
+import { startDatabase } from "./start-database.ts";
 import { serviceStarters, type StartableService } from "./start-service.ts";
 import { version } from "./version.ts";
 
@@ -32,38 +33,17 @@ export async function runMesh(options: Readonly<Record<string, unknown>>): Promi
   } catch (thrown) {
     return explainFailedStart(thrown);
   }
-  const scope = await openProcessScope(configuration, "mesh");
-  try {
+  return runServer(configuration, "mesh", async (scope) => {
     const databaseUrl = configuration.platform.CADRE_DATABASE_URL ?? (await startDatabase(scope));
     const members = await planMembers(configuration, scope, databaseUrl);
-    const ready = members.map((member) => keepRunning(member, scope));
-    await Promise.all(ready);
+    await Promise.all(members.map((member) => keepRunning(member, scope)));
     const gateways = members.filter(({ service }) => service === "gateway").map(({ settings }) => settings);
     const urls = gateways.map(({ CADRE_PORT }) => `http://127.0.0.1:${CADRE_PORT}`);
     const adminUrls = gateways.map(({ CADRE_ADMIN_PORT }) => `http://127.0.0.1:${CADRE_ADMIN_PORT}`);
-    process.stdout.write(
-      options.json === true
-        ? `${JSON.stringify({ url: urls[0], urls, admin_url: adminUrls[0], pid: process.pid })}\n`
-        : toScreen(members, urls, scope),
-    );
-  } catch (thrown) {
-    scope.log.info({ err: thrown }, "could not start");
-    await scope.stop();
-    return explainFailedStart(thrown);
-  }
-  const code = await scope.ended;
-  setTimeout(() => process.exit(code), 1_000).unref();
-  return code;
-}
-
-async function startDatabase(scope: ProcessScope): Promise<string> {
-  const postgres = await startEmbeddedPostgres({
-    dataDirectory: scope.dataDirectory,
-    log: scope.log.child({ component: "postgres" }),
-    onLost: () => process.kill(process.pid, "SIGTERM"),
+    return options.json === true
+      ? `${JSON.stringify({ url: urls[0], urls, admin_url: adminUrls[0], pid: process.pid })}\n`
+      : toScreen(members, urls, scope);
   });
-  scope.onStop("postgres", () => postgres.stop());
-  return postgres.url;
 }
 
 /** Certificates, ports and settings of every process. */

@@ -11,7 +11,8 @@ import type { RunningService } from "../../services/runtime/platform/platform.ts
 import { loadConfiguration, type ServerConfiguration } from "./configuration.ts";
 import { explainFailedStart } from "./exit.ts";
 import { settingsOf } from "./flags.ts";
-import { openProcessScope, type ProcessScope } from "./process-scope.ts";
+import type { ProcessScope } from "./process-scope.ts";
+import { runServer } from "./run-server.ts";
 import { isStartable, serviceStarters, type StartableService } from "./start-service.ts";
 import { version } from "./version.ts";
 
@@ -27,20 +28,12 @@ export async function runServe(names: readonly string[], options: Readonly<Recor
   } catch (thrown) {
     return explainFailedStart(thrown);
   }
-  const scope = await openProcessScope(configuration, services.join("-"));
-  try {
+  return runServer(configuration, services.join("-"), async (scope) => {
     for (const service of services) await startOne(service, configuration, scope, services.length > 1);
-    process.stdout.write(
-      options.json === true ? `${JSON.stringify({ services, pid: process.pid })}\n` : `${services.join(", ")} ready\n`,
-    );
-  } catch (thrown) {
-    scope.log.info({ err: thrown }, "could not start");
-    await scope.stop();
-    return explainFailedStart(thrown);
-  }
-  const code = await scope.ended;
-  setTimeout(() => process.exit(code), 1_000).unref();
-  return code;
+    return options.json === true
+      ? `${JSON.stringify({ services, pid: process.pid })}\n`
+      : `${services.join(", ")} ready\n`;
+  });
 }
 
 function toServices(names: readonly string[], { platform }: ServerConfiguration): StartableService[] {

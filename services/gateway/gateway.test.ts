@@ -4,6 +4,8 @@ import * as net from "node:net";
 import { promisify } from "node:util";
 import { gzipSync } from "node:zlib";
 import { create, fromJson, toBinary } from "@bufbuild/protobuf";
+import { HealthService } from "@cadre/gen/cadre/gateway/v1/health_pb";
+import { type SessionEvent, SessionEventSchema } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
 import {
   type SendTurnRequest,
   SendTurnRequestSchema,
@@ -11,8 +13,6 @@ import {
   type StreamEventsRequest,
   type StreamEventsResponse,
 } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
-import { type SessionEvent, SessionEventSchema } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
-import { HealthService } from "@cadre/gen/cadre/gateway/v1/health_pb";
 import { ErrorInfoSchema, QuotaFailureSchema, RetryInfoSchema } from "@cadre/gen/google/rpc/error_details_pb";
 import { Health } from "@cadre/gen/grpc/health/v1/health_pb";
 import { Code, ConnectError, createClient, type HandlerContext, type Transport } from "@connectrpc/connect";

@@ -2,8 +2,8 @@ import * as http from "node:http";
 import { create, toBinary } from "@bufbuild/protobuf";
 import {
   GetSessionRequestSchema,
-  SendTurnRequestSchema,
   type SendTurnRequest,
+  SendTurnRequestSchema,
   SessionService,
 } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
 import type { Interceptor, ServiceImpl } from "@connectrpc/connect";

@@ -1,7 +1,6 @@
 import { type DescMethodUnary, type Message, toBinary } from "@bufbuild/protobuf";
 import { Code, ConnectError, createContextValues, type Transport } from "@connectrpc/connect";
-import { errorToJsonBytes } from "@connectrpc/connect/protocol-connect";
-import { readSmallBody } from "./read-small-body.ts";
+import { codeToHttpStatus, errorToJsonBytes } from "@connectrpc/connect/protocol-connect";
 import type { ByteBudget } from "../../runtime/edge/byte-budget.ts";
 import { responseCompressions } from "../../runtime/edge/compression.ts";
 import type { ConnectHandler } from "../../runtime/edge/connect-handler.ts";
@@ -16,8 +15,8 @@ import { toAppError, toConnectError } from "../../runtime/errors/failure.ts";
 import type { Logger } from "../../runtime/log/log.ts";
 import { decodeMessage } from "../../runtime/rpc/message-codec.ts";
 import { setHead } from "../rest/answer.ts";
-import { toHttpStatus } from "../rest/error-body.ts";
 import { toHeaders } from "../rest/request-header.ts";
+import { readSmallBody } from "./read-small-body.ts";
 
 export interface UnaryHandlerOptions {
   /** The unary methods that are called through `transport`. */
@@ -140,7 +139,7 @@ function toAnswer(thrown: unknown, requestId: string): ConnectError {
 function answerError(response: EdgeResponse, error: ConnectError): void {
   if (response.destroyed || response.writableEnded) return;
   error.metadata.forEach((value, name) => response.setHeader(name, value));
-  end(response, toHttpStatus(error.code), "application/json", errorToJsonBytes(error, undefined));
+  end(response, codeToHttpStatus(error.code), "application/json", errorToJsonBytes(error, undefined));
 }
 
 function end(response: EdgeResponse, status: number, contentType: string, body: Uint8Array): void {

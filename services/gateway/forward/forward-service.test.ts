@@ -1,3 +1,4 @@
+import type { DescService } from "@bufbuild/protobuf";
 import { create } from "@bufbuild/protobuf";
 import {
   GetSessionRequestSchema,
@@ -14,7 +15,6 @@ import {
   type Interceptor,
   type ServiceImpl,
 } from "@connectrpc/connect";
-import type { DescService } from "@bufbuild/protobuf";
 import { expect, test } from "vitest";
 import { AppError } from "../../runtime/errors/app-error.ts";
 import { toConnectError } from "../../runtime/errors/failure.ts";

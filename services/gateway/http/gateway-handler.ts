@@ -1,11 +1,11 @@
 import type { ConnectHandler } from "../../runtime/edge/connect-handler.ts";
 import type { EdgeHandler, EdgeIncoming, EdgeResponse } from "../../runtime/edge/edge-request.ts";
 import { AppError } from "../../runtime/errors/app-error.ts";
-import { HttpError } from "../rest/http-error.ts";
+import type { Health } from "../app/health.ts";
 import { answerEmpty, answerError, answerWhole, jsonType } from "../rest/answer.ts";
+import { HttpError } from "../rest/http-error.ts";
 import type { RestHandler } from "../rest/rest-handler.ts";
 import { createCors } from "./cors.ts";
-import type { Health } from "../app/health.ts";
 
 export interface GatewayHandlerOptions {
   /** Connect, gRPC and gRPC-Web. */

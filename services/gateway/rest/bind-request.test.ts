@@ -21,8 +21,8 @@ import {
 import { RegisterToolRequestSchema, SideEffects } from "@cadre/gen/cadre/tools/v1/tool_pb";
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { loadContract } from "../contract/load-contract.ts";
 import { AppError } from "../../runtime/errors/app-error.ts";
+import { loadContract } from "../contract/load-contract.ts";
 import { bindRequest, type RequestParts } from "./bind-request.ts";
 import { expandPath, matchPath, parsePathTemplate } from "./path-template.ts";
 import { type Route, type RouteBody, routesOf } from "./route.ts";

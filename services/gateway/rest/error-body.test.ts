@@ -1,9 +1,10 @@
 import { ReasonSchema } from "@cadre/gen/cadre/errors/v1/reason_pb";
 import { Code, ConnectError } from "@connectrpc/connect";
+import { codeToHttpStatus } from "@connectrpc/connect/protocol-connect";
 import { expect, test } from "vitest";
 import { AppError, type FailureReason } from "../../runtime/errors/app-error.ts";
 import { failureOf, toConnectError } from "../../runtime/errors/failure.ts";
-import { toErrorAnswer, toHttpStatus } from "./error-body.ts";
+import { toErrorAnswer } from "./error-body.ts";
 
 const reasons = ReasonSchema.values
   .filter((value) => value.number !== 0)
@@ -11,7 +12,7 @@ const reasons = ReasonSchema.values
 
 test.each(reasons)("%s has a status, a code and itself in the body", (reason) => {
   const { status, body } = toErrorAnswer(new AppError(reason, "text"), "req_1");
-  expect(status).toBe(toHttpStatus(failureOf(reason).code));
+  expect(status).toBe(codeToHttpStatus(failureOf(reason).code));
   expect(status).toBeGreaterThanOrEqual(400);
   expect(body.error).toMatchObject({ code: status, reason, message: "text", request_id: "req_1" });
   expect(body.error.status).toMatch(/^[a-z_]+$/);

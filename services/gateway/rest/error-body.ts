@@ -9,7 +9,7 @@ import {
   RetryInfoSchema,
 } from "@cadre/gen/google/rpc/error_details_pb";
 import { Code, ConnectError } from "@connectrpc/connect";
-import { codeToString } from "@connectrpc/connect/protocol-connect";
+import { codeToHttpStatus, codeToString } from "@connectrpc/connect/protocol-connect";
 import { errorDomain, fromConnectError, toAppError, toConnectError } from "../../runtime/errors/failure.ts";
 
 /** A failure as plain HTTP says it. */
@@ -37,31 +37,6 @@ export interface ErrorBody {
   };
 }
 
-/** The HTTP status of each RPC code, as in the Connect protocol (https://connectrpc.com/docs/protocol#error-codes). */
-const httpStatuses: Readonly<Record<Code, number>> = {
-  [Code.Canceled]: 499,
-  [Code.Unknown]: 500,
-  [Code.InvalidArgument]: 400,
-  [Code.DeadlineExceeded]: 504,
-  [Code.NotFound]: 404,
-  [Code.AlreadyExists]: 409,
-  [Code.PermissionDenied]: 403,
-  [Code.ResourceExhausted]: 429,
-  [Code.FailedPrecondition]: 400,
-  [Code.Aborted]: 409,
-  [Code.OutOfRange]: 400,
-  [Code.Unimplemented]: 501,
-  [Code.Internal]: 500,
-  [Code.Unavailable]: 503,
-  [Code.DataLoss]: 500,
-  [Code.Unauthenticated]: 401,
-};
-
-/** The HTTP status of a code. */
-export function toHttpStatus(code: Code): number {
-  return httpStatuses[code];
-}
-
 /**
  * Says a failure in REST's form.
  *
@@ -72,7 +47,7 @@ export function toErrorAnswer(thrown: unknown, requestId: string): ErrorAnswer {
   const known = thrown instanceof ConnectError && fromConnectError(thrown) !== undefined;
   const error = known ? thrown : toConnectError(toAppError(thrown), requestId);
   const info = error.findDetails(ErrorInfoSchema).find((detail) => detail.domain === errorDomain);
-  const code = httpStatuses[error.code];
+  const code = codeToHttpStatus(error.code);
   const retryDelay = error.findDetails(RetryInfoSchema)[0]?.retryDelay;
   return {
     status: code,

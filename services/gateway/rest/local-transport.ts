@@ -8,8 +8,8 @@ import type {
 import { create, isMessage } from "@bufbuild/protobuf";
 import {
   Code,
-  type ContextValues,
   ConnectError,
+  type ContextValues,
   createContextValues,
   type HandlerContext,
   type Interceptor,

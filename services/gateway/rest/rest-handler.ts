@@ -10,19 +10,19 @@ import {
 import type { ByteBudget, ByteLease } from "../../runtime/edge/byte-budget.ts";
 import { type EdgeLimits, edgeLimits, messageLimits } from "../../runtime/edge/edge-limits.ts";
 import { type EdgeIncoming, type EdgeResponse, edgeRequest, edgeRequestKey } from "../../runtime/edge/edge-request.ts";
-import { createResponseWriter, type ResponseWriter } from "../../runtime/edge/response-writer.ts";
 import { assertMetadata } from "../../runtime/edge/request-metadata.ts";
+import { createResponseWriter, type ResponseWriter } from "../../runtime/edge/response-writer.ts";
 import { AppError } from "../../runtime/errors/app-error.ts";
 import { isServerStreaming, isUnary } from "../contract/method-kind.ts";
-import { bindRequest } from "./bind-request.ts";
 import { answerEmpty, answerError, answerWhole, jsonType, setHead } from "./answer.ts";
+import { bindRequest } from "./bind-request.ts";
 import { toErrorAnswer } from "./error-body.ts";
 import { HttpError } from "./http-error.ts";
 import { hasBody, readJson } from "./read-body.ts";
 import { toHeaders } from "./request-header.ts";
 import type { EventFields, Route } from "./route.ts";
 import type { Router } from "./router.ts";
-import { streamFormat, type StreamFormat, toRestJson } from "./stream-answer.ts";
+import { type StreamFormat, streamFormat, toRestJson } from "./stream-answer.ts";
 
 /** What the REST handler needs. */
 export interface RestOptions {

@@ -10,6 +10,7 @@ import {
   trace,
 } from "@opentelemetry/api";
 import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
+import { codeToString } from "@connectrpc/connect/protocol-connect";
 import { type EdgeRequest, edgeRequestKey } from "../edge/edge-request.ts";
 import { sourceHeader } from "../identity/service-token-interceptor.ts";
 import { isId, newId } from "../ids/id.ts";
@@ -177,5 +178,5 @@ function labelsOf({ labels, byCode }: MethodAccount, code: string): Attributes {
 
 function codeName(thrown: unknown): string {
   const code = thrown instanceof ConnectError ? thrown.code : Code.Unknown;
-  return (Code[code] ?? "Unknown").replace(/(?<=[a-z])(?=[A-Z])/g, "_").toLowerCase();
+  return codeToString(code);
 }

@@ -38,7 +38,6 @@ const unsafe: readonly (readonly [
   ["CADRE_REFLECTION", { environment: { CADRE_REFLECTION: "true" } }],
   ["CADRE_LOG_LEVEL", { environment: { CADRE_LOG_LEVEL: "debug" } }],
   ["CADRE_EGRESS_ALLOW", { environment: { CADRE_EGRESS_ALLOW: "*" } }],
-  ["CADRE_FAILPOINTS", { environment: { CADRE_FAILPOINTS: "append=exit" } }],
   ["inspector", { facts: { nodeOptions: "--inspect=0.0.0.0" } }],
   ["inspector", { facts: { execArgv: ["--inspect-brk"] } }],
   ["--require", { facts: { nodeOptions: "--require ./x.js" } }],
@@ -48,6 +47,16 @@ const unsafe: readonly (readonly [
 
 test("a safe configuration has no problem", () => {
   expect(findUnsafeSettings({ ...safe, CADRE_TLS_KEY_FILE: strongFile }, safeFacts)).toEqual([]);
+});
+
+test("a file named by its service is looked at, too", () => {
+  const named = join(directory, "tools.key");
+  writeFileSync(named, "x".repeat(64));
+  chmodSync(named, 0o644);
+  const environment = { ...safe, CADRE_MESH_KEY_FILE: join(directory, "{service}.key") };
+  expect(findUnsafeSettings(environment, safeFacts)).toEqual(["CADRE_MESH_KEY_FILE can be read by others: chmod 600"]);
+  chmodSync(named, 0o600);
+  expect(findUnsafeSettings(environment, safeFacts)).toEqual([]);
 });
 
 test.each(unsafe)("refuses: %s", (text, { environment, facts }) => {

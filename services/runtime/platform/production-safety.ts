@@ -87,23 +87,20 @@ function meshProblems(environment: Environment): string[] {
     : [];
 }
 
-/** Settings that name a file with a secret. */
-const secretFiles = [
-  "CADRE_MESH_KEY_FILE",
-  "CADRE_TLS_KEY_FILE",
-  "CADRE_CREDENTIALS_HMAC_KEY_FILE",
-  "CADRE_OPENAI_API_KEY_FILE",
-] as const;
+/** Every setting that names a file with a secret ends like this. */
+const secretFile = /^CADRE_\w+_KEY_FILE$/;
 
 function fileProblems(environment: Environment): string[] {
-  return secretFiles.flatMap((name) => {
-    const file = environment[name];
-    if (file === undefined) return [];
-    if (!existsSync(file)) return [`${name} names no file: correct the path`];
-    const { mode, size } = statSync(file);
+  return Object.entries(environment).flatMap(([name, file]) => {
+    if (!secretFile.test(name) || file === undefined) return [];
+    // `{service}` stands for a service's name: whichever of them this machine has.
+    const files = [file, ...meshNames.map((service) => file.replaceAll("{service}", service.toLowerCase()))];
+    const found = new Set(files.filter((path) => existsSync(path)));
+    if (found.size === 0) return [`${name} names no file: correct the path`];
+    const facts = [...found].map((path) => statSync(path));
     const problems: string[] = [];
-    if ((mode & 0o077) !== 0) problems.push(`${name} can be read by others: chmod 600`);
-    if (size < 32) problems.push(`${name} holds less than 32 bytes: make a strong key`);
+    if (facts.some(({ mode }) => (mode & 0o077) !== 0)) problems.push(`${name} can be read by others: chmod 600`);
+    if (facts.some(({ size }) => size < 32)) problems.push(`${name} holds less than 32 bytes: make a strong key`);
     return problems;
   });
 }
@@ -129,7 +126,6 @@ function behaviourProblems(environment: Environment): string[] {
   if ((environment.CADRE_EGRESS_ALLOW ?? "").split(",").some((host) => host.trim() === "*")) {
     problems.push("CADRE_EGRESS_ALLOW admits every host: name each one");
   }
-  if (environment.CADRE_FAILPOINTS !== undefined) problems.push("CADRE_FAILPOINTS is set: unset it");
   return problems;
 }
 

@@ -1,0 +1,31 @@
+import type { ServerConfiguration } from "./configuration.ts";
+import { explainFailedStart } from "./exit.ts";
+import { openProcessScope, type ProcessScope } from "./process-scope.ts";
+
+/** What is still open after an orderly stop must not keep the process alive longer than this. */
+const exitAfterMs = 1_000;
+
+/**
+ * The life of a server process: starts it, prints what it says when it is
+ * ready, and resolves with the exit code when it was told to end and has.
+ *
+ * @param name the log file's name, and the service's in traces
+ * @param start returns what is printed
+ */
+export async function runServer(
+  configuration: ServerConfiguration,
+  name: string,
+  start: (scope: ProcessScope) => Promise<string>,
+): Promise<number> {
+  const scope = await openProcessScope(configuration, name);
+  try {
+    process.stdout.write(await start(scope));
+  } catch (thrown) {
+    scope.log.info({ err: thrown }, "could not start");
+    await scope.stop();
+    return explainFailedStart(thrown);
+  }
+  const code = await scope.ended;
+  setTimeout(() => process.exit(code), exitAfterMs).unref();
+  return code;
+}
