@@ -76,7 +76,12 @@ async function planMembers(
       .filter(({ service }) => service === name)
       .map(({ address }) => address)
       .join(",");
+  // Flags of this process reach the others as settings.
+  const given = Object.entries(configuration.environment).filter(
+    (entry): entry is [string, string] => entry[0].startsWith("CADRE_") && entry[1] !== undefined,
+  );
   const shared = {
+    ...Object.fromEntries(given),
     CADRE_DATA: scope.dataDirectory,
     CADRE_DATABASE_URL: databaseUrl,
     CADRE_MESH_CREDENTIALS: addressesOf("credentials"),
