@@ -2,6 +2,7 @@ import { AgentService } from "@cadre/gen/cadre/orchestrator/v1/agent_pb";
 import { ModelService } from "@cadre/gen/cadre/orchestrator/v1/model_pb";
 import { SessionService } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
 import type { Meter, Tracer } from "@opentelemetry/api";
+import { withBoundaries } from "../runtime/failpoint/failpoint.ts";
 import type { Limits } from "../runtime/identity/limits.ts";
 import type { PrincipalCheck } from "../runtime/identity/principal-check.ts";
 import type { Logger } from "../runtime/log/log.ts";
@@ -59,7 +60,11 @@ export interface Orchestrator {
 /** Puts the orchestrator together over a database. Start and stop its engine. */
 export function createOrchestrator(options: OrchestratorOptions): Orchestrator {
   const { database, models, tools, principals, limits, pages, meter, tracer, log, defaultModel } = options;
-  const sessions = new PostgresSessionStore(database);
+  const sessions = withBoundaries(new PostgresSessionStore(database), {
+    create: "session.create",
+    load: "journal.load",
+    listOpen: "journal.list-open",
+  });
   const agents = new PostgresAgentStore(database);
   const append = new PostgresAppendStore(database);
   const engine = new Engine({
@@ -75,8 +80,18 @@ export function createOrchestrator(options: OrchestratorOptions): Orchestrator {
       now: options.now ?? Date.now,
     },
     append: options.wrapAppendStore?.(append) ?? append,
-    ownership: options.ownership ?? new PostgresOwnershipStore(database),
-    inbox: new PostgresInboxStore(database),
+    ownership: withBoundaries(options.ownership ?? new PostgresOwnershipStore(database), {
+      register: "writer.register",
+      claim: "writer.claim",
+      release: "writer.release",
+      retire: "writer.retire",
+      purge: "writer.purge",
+    }),
+    inbox: withBoundaries(new PostgresInboxStore(database), {
+      put: "inbox.put",
+      reply: "inbox.reply",
+      waiting: "inbox.waiting",
+    }),
     notifications: database,
     process: options.process,
     leaseMs: options.leaseMs,

@@ -1,7 +1,8 @@
+import { withBoundaries } from "../runtime/failpoint/failpoint.ts";
 import { fromUuid } from "../runtime/ids/id.ts";
-import type { ServiceAudit } from "../runtime/platform/platform.ts";
 import type { Logger } from "../runtime/log/log.ts";
 import type { PageTokens } from "../runtime/page/page-token.ts";
+import type { ServiceAudit } from "../runtime/platform/platform.ts";
 import type { Database } from "../runtime/postgres/database.ts";
 import type { Implementation } from "../runtime/rpc/implementation.ts";
 import { BuiltInCatalog } from "./app/built-in-catalog.ts";
@@ -62,8 +63,24 @@ export async function createTools(options: CreateToolsOptions): Promise<Tools> {
   const draining = new AbortController();
   const deps: ToolsDeps = {
     tools,
-    workers: new PostgresWorkerStore(database, wakeUps),
-    calls: new PostgresCallStore(database, wakeUps, config.CADRE_TOOLS_WORKER_WAIT_MS),
+    workers: withBoundaries(new PostgresWorkerStore(database, wakeUps), {
+      connect: "worker.connect",
+      disconnect: "worker.disconnect",
+      heartbeat: "worker.heartbeat",
+      news: "worker.news",
+      fill: "worker.fill",
+      endExpired: "worker.end-expired",
+    }),
+    calls: withBoundaries(new PostgresCallStore(database, wakeUps, config.CADRE_TOOLS_WORKER_WAIT_MS), {
+      begin: "call.begin",
+      dispatch: "call.dispatch",
+      read: "call.read",
+      cancel: "call.cancel",
+      endCancelled: "call.end-cancelled",
+      appendOutput: "call.output",
+      end: "call.end",
+      sweep: "call.sweep",
+    }),
     wakeUps,
     builtIns: new BuiltInCatalog([calculator, createClock(), echo, httpFetch]),
     running: new RunningBuiltIns(wakeUps, log),

@@ -10,6 +10,7 @@
  * turn decides on the next one.
  */
 import OpenAI from "openai";
+import { boundary } from "../../runtime/failpoint/failpoint.ts";
 import { argumentsText, estimateMessages, estimateTokens, type Message, outcomeText } from "../domain/conversation.ts";
 import type { ToolCall } from "../domain/entry.ts";
 import type { JsonObject } from "../domain/json.ts";
@@ -143,7 +144,11 @@ async function open(
   for (let tries = 1; ; tries += 1) {
     watch.sent();
     try {
-      return await client.chat.completions.create(parameters, { signal: watch.signal });
+      return await boundary(
+        "model.call",
+        // Of the package's own kind of promise only what a promise promises.
+        async () => await client.chat.completions.create(parameters, { signal: watch.signal }),
+      );
     } catch (error) {
       const failure = toFailure(error, watch);
       if (!failure.retryable || tries >= maxTries || watch.signal.aborted) throw failure;

@@ -4,6 +4,7 @@ import { ExecutionProgress, PinnedToolSchema, type ToolExecutionService } from "
 import type { CallOptions, Client } from "@connectrpc/connect";
 import { AppError } from "../../runtime/errors/app-error.ts";
 import { reasonName, toAppError } from "../../runtime/errors/failure.ts";
+import { boundary } from "../../runtime/failpoint/failpoint.ts";
 import type { Logger } from "../../runtime/log/log.ts";
 import { onBehalfOf } from "../../runtime/rpc/request-context.ts";
 import { backoffMs, isPassing, pause } from "../app/backoff.ts";
@@ -22,7 +23,7 @@ export function createToolRunner(client: Client<typeof ToolExecutionService>, lo
   return {
     async resolve(caller, names, signal) {
       const { tools, missing } = await answered(() =>
-        client.resolveTools({ names: [...names] }, optionsFor(caller, signal)),
+        boundary("tool.resolve", () => client.resolveTools({ names: [...names] }, optionsFor(caller, signal))),
       );
       if (missing.length > 0) log.info({ runId: caller.runId, missing }, "an agent names tools that do not exist");
       return tools.map(fromProtoTool);
@@ -32,7 +33,7 @@ export function createToolRunner(client: Client<typeof ToolExecutionService>, lo
       // The key makes it safe to ask again: the call that runs is joined.
       for (let failures = 0; ; ) {
         try {
-          const outcome = await executeOnce(client, caller, call, signal);
+          const outcome = await boundary("tool.execute", () => executeOnce(client, caller, call, signal));
           if (outcome !== undefined) return outcome;
           failures += 1;
           log.warn({ runId: caller.runId, stepId: call.stepId }, "a tool's stream ended without an outcome");
@@ -56,9 +57,11 @@ export function createToolRunner(client: Client<typeof ToolExecutionService>, lo
 
     async cancel(caller, stepId): Promise<CancelledCall> {
       try {
-        const { progress } = await client.cancelExecution(
-          { idempotencyKey: stepId, epoch: caller.epoch, grace: durationFromMs(graceMs) },
-          { ...optionsFor(caller, AbortSignal.timeout(cancelTimeoutMs)), timeoutMs: cancelTimeoutMs },
+        const { progress } = await boundary("tool.cancel", () =>
+          client.cancelExecution(
+            { idempotencyKey: stepId, epoch: caller.epoch, grace: durationFromMs(graceMs) },
+            { ...optionsFor(caller, AbortSignal.timeout(cancelTimeoutMs)), timeoutMs: cancelTimeoutMs },
+          ),
         );
         return progress === ExecutionProgress.MAY_STILL_RUN ? "running" : "ended";
       } catch (error) {

@@ -1,6 +1,7 @@
 import { sql } from "kysely";
 import pg from "pg";
 import { AppError } from "../../runtime/errors/app-error.ts";
+import { boundary } from "../../runtime/failpoint/failpoint.ts";
 import type { Database } from "../../runtime/postgres/database.ts";
 import { isOutcomeUnknown } from "../../runtime/postgres/database-error.ts";
 import type { AppendOutcome, AppendStore, Batch } from "./append-store.ts";
@@ -28,7 +29,7 @@ export class PostgresAppendStore implements AppendStore {
   async append(writer: bigint, batch: Batch): Promise<AppendOutcome> {
     const { newRuns, entries, heads, sessions, events, replies, answered } = batch;
     try {
-      const { rows } = await sql<{ pos_before: bigint; relayed_before: bigint }>`select * from append(
+      const statement = sql<{ pos_before: bigint; relayed_before: bigint }>`select * from append(
         ${writer}::bigint, ${batch.number}::bigint,
         ${batch.shards.map((owned) => owned.shard)}::smallint[], ${batch.shards.map((owned) => owned.epoch)}::bigint[],
         ${newRuns.map((run) => run.runId)}::uuid[], ${newRuns.map((run) => run.sessionId)}::uuid[],
@@ -54,7 +55,8 @@ export class PostgresAppendStore implements AppendStore {
         ${answered.map((command) => bytes(command.keyDigest))}::bytea[],
         ${answered.map((command) => bytes(command.requestDigest))}::bytea[],
         ${answered.map((command) => bytes(command.response))}::bytea[],
-        ${note(batch)}::text)`.execute(this.#database.engine);
+        ${note(batch)}::text)`;
+      const { rows } = await boundary("journal.append", () => statement.execute(this.#database.engine));
       const row = rows[0];
       if (row === undefined) throw new TypeError("append returned nothing");
       return { type: "stored", unrelayed: Number(row.pos_before - row.relayed_before) + entries.length };
@@ -64,20 +66,17 @@ export class PostgresAppendStore implements AppendStore {
   }
 
   async position(writer: bigint) {
-    return await this.#database.engine
-      .selectFrom("writer")
-      .select(["batch", "fenced"])
-      .where("writer", "=", writer)
-      .executeTakeFirst();
+    const query = this.#database.engine.selectFrom("writer").select(["batch", "fenced"]).where("writer", "=", writer);
+    return await boundary("journal.position", () => query.executeTakeFirst());
   }
 
   async heads(runIds: readonly string[]) {
     if (runIds.length === 0) return new Map<string, { head: number; chain: Uint8Array }>();
-    const rows = await this.#database.engine
+    const query = this.#database.engine
       .selectFrom("run")
       .select(["run_id", "head", "chain"])
-      .where("run_id", "in", runIds)
-      .execute();
+      .where("run_id", "in", runIds);
+    const rows = await boundary("journal.heads", () => query.execute());
     return new Map(rows.map((row) => [row.run_id, { head: row.head, chain: row.chain }]));
   }
 }

@@ -1,5 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { Meter } from "@opentelemetry/api";
+import { boundary } from "../failpoint/failpoint.ts";
 import type { Logger } from "../log/log.ts";
 import type { BusEvent, EventBus } from "./event-bus.ts";
 
@@ -73,12 +74,12 @@ export function startRelay(options: RelayOptions): Relay {
 
   /** Relays one batch; returns whether there may be more. */
   async function relayBatch(): Promise<boolean> {
-    const entries = await source.read(batchSize);
+    const entries = await boundary("relay.read", () => source.read(batchSize));
     const last = entries.at(-1);
     if (last === undefined) return false;
     const events = entries.flatMap((entry) => (entry.event === undefined ? [] : [entry.event]));
-    if (events.length > 0) await bus.publish(events);
-    await source.markRelayed(last.position);
+    if (events.length > 0) await boundary("relay.publish", () => bus.publish(events));
+    await boundary("relay.mark", () => source.markRelayed(last.position));
     relayed?.add(events.length, { relay: name });
     return entries.length === batchSize;
   }

@@ -2,6 +2,7 @@ import type { AuthenticationService, Principal } from "@cadre/gen/cadre/credenti
 import type { Client } from "@connectrpc/connect";
 import { AppError } from "../errors/app-error.ts";
 import { toAppError } from "../errors/failure.ts";
+import { boundary } from "../failpoint/failpoint.ts";
 import { BoundedMap } from "./bounded-map.ts";
 import type { ChangeFeed } from "./change-feed.ts";
 import { encodePrincipal, freezePrincipal } from "./principal.ts";
@@ -49,16 +50,19 @@ export function createPrincipalCheck(options: PrincipalCheckOptions): PrincipalC
 
   async function ask(asked: Principal, digest: string, signal: AbortSignal | undefined): Promise<Principal> {
     for (let round = 0; round < maxRounds; round++) {
-      const answer = await options.authentication
-        .checkPrincipal({ principal: asked }, { timeoutMs: askTimeoutMs, ...(signal === undefined ? {} : { signal }) })
-        .catch((thrown: unknown) => {
-          const failure = toAppError(thrown);
-          if (signal?.aborted === true) throw failure;
-          throw new AppError("UNAVAILABLE", "the principal could not be checked", {
-            cause: failure,
-            retryAfterMs: 1_000,
-          });
+      const check = () =>
+        options.authentication.checkPrincipal(
+          { principal: asked },
+          { timeoutMs: askTimeoutMs, ...(signal === undefined ? {} : { signal }) },
+        );
+      const answer = await boundary("principal.check", check).catch((thrown: unknown) => {
+        const failure = toAppError(thrown);
+        if (signal?.aborted === true) throw failure;
+        throw new AppError("UNAVAILABLE", "the principal could not be checked", {
+          cause: failure,
+          retryAfterMs: 1_000,
         });
+      });
       // An answer from before a change that was applied meanwhile is none.
       if (answer.revision < changes.revision) continue;
       if (answer.principal === undefined) {
