@@ -78,7 +78,7 @@ export function createGateway(options: GatewayOptions): Gateway {
     if (service.typeName !== HealthService.typeName) throw new TypeError(`${service.typeName} is served by nobody`);
     return implement(HealthService, createHealthHandlers({ health, renderMetrics: options.renderMetrics }));
   });
-  const budget = createByteBudget(limits.maxInFlightBytes);
+  const budget = createByteBudget(limits);
   const transport = createLocalTransport(implementations, interceptors);
   const rest = createRestHandler({
     router: createRouter(routesOf(contract.publicServices)),

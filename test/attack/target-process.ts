@@ -5,7 +5,6 @@
  */
 
 import { monitorEventLoopDelay } from "node:perf_hooks";
-import { ServerReflection } from "@cadre/gen/grpc/reflection/v1/reflection_pb";
 import {
   type GetSessionRequest,
   type ListTurnsRequest,
@@ -14,12 +13,13 @@ import {
   type StreamEventsRequest,
 } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
 import { ToolService } from "@cadre/gen/cadre/tools/v1/tool_pb";
+import { ServerReflection } from "@cadre/gen/grpc/reflection/v1/reflection_pb";
 import type { HandlerContext } from "@connectrpc/connect";
 import { pino } from "pino";
 import { createByteBudget } from "../../services/runtime/edge/byte-budget.ts";
 import { createConnectHandler } from "../../services/runtime/edge/connect-handler.ts";
-import { createEdgeServer } from "../../services/runtime/edge/edge-server.ts";
 import { edgeLimits } from "../../services/runtime/edge/edge-limits.ts";
+import { createEdgeServer } from "../../services/runtime/edge/edge-server.ts";
 import { implement } from "../../services/runtime/rpc/implementation.ts";
 import type { TargetOptions, TargetReport } from "./target.ts";
 
@@ -42,7 +42,7 @@ let entered = 0;
 let streamed = 0;
 const log = pino({ level: "debug" }, { write: (line: string) => lines.push(line) });
 const limits = { ...edgeLimits, ...options.limits };
-const budget = createByteBudget(limits.maxInFlightBytes);
+const budget = createByteBudget(limits);
 const connect = createConnectHandler({
   log,
   limits,

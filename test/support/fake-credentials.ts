@@ -16,22 +16,26 @@ import { type Implementation, implement } from "../../services/runtime/rpc/imple
 export interface FakeCredentials {
   readonly implementations: readonly Implementation[];
   readonly orgId: string;
+  /** The org of `other.test.key`. */
+  readonly otherOrgId: string;
   /** What was audited, in order. */
   readonly auditEvents: readonly AuditEvent[];
 }
 
-/** The credentials that are accepted: `<role>.test.key`, with every scope; and `none.test.key`, with none. */
+/** The credentials that are accepted: `<role>.test.key`, with every scope; `none.test.key`, with none; `other.test.key`, an owner's of another org. */
 const roles: Readonly<Record<string, Role>> = {
   member: Role.MEMBER,
   developer: Role.DEVELOPER,
   admin: Role.ADMIN,
   owner: Role.OWNER,
+  other: Role.OWNER,
   none: Role.OWNER,
 };
 
-/** Creates it, with one org. */
+/** Creates it, with two orgs. */
 export function createFakeCredentials(): FakeCredentials {
   const orgId = newId("org");
+  const otherOrgId = newId("org");
   const auditEvents: AuditEvent[] = [];
   const principals = new Map<string, Principal>(
     Object.entries(roles).map(([name, role]) => [
@@ -39,7 +43,7 @@ export function createFakeCredentials(): FakeCredentials {
       create(PrincipalSchema, {
         kind: PrincipalKind.KEY,
         subject: newId("key"),
-        orgId,
+        orgId: name === "other" ? otherOrgId : orgId,
         role,
         scopes: name === "none" ? [] : ["*"],
       }),
@@ -67,5 +71,10 @@ export function createFakeCredentials(): FakeCredentials {
       return {};
     },
   });
-  return { implementations: [authentication as Implementation, sink as Implementation], orgId, auditEvents };
+  return {
+    implementations: [authentication as Implementation, sink as Implementation],
+    orgId,
+    otherOrgId,
+    auditEvents,
+  };
 }

@@ -30,7 +30,7 @@ import { createUnaryHandler } from "./unary-handler.ts";
 
 const sessionId = newId("ses");
 const log = pino({ level: "silent" });
-const budget = createByteBudget(edgeLimits.maxInFlightBytes);
+const budget = createByteBudget(edgeLimits);
 let short: EdgeServer;
 let adapter: EdgeServer;
 

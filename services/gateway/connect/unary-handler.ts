@@ -1,7 +1,7 @@
 import { type DescMethodUnary, type Message, toBinary } from "@bufbuild/protobuf";
 import { Code, ConnectError, createContextValues, type Transport } from "@connectrpc/connect";
 import { codeToHttpStatus, errorToJsonBytes } from "@connectrpc/connect/protocol-connect";
-import type { ByteBudget } from "../../runtime/edge/byte-budget.ts";
+import { type ByteBudget, byteLeaseKey } from "../../runtime/edge/byte-budget.ts";
 import { responseCompressions } from "../../runtime/edge/compression.ts";
 import type { ConnectHandler } from "../../runtime/edge/connect-handler.ts";
 import { type EdgeLimits, edgeLimits, messageLimits } from "../../runtime/edge/edge-limits.ts";
@@ -49,7 +49,7 @@ export function createUnaryHandler(options: UnaryHandlerOptions): ConnectHandler
 
   async function serve(method: DescMethodUnary, request: EdgeIncoming, response: EdgeResponse): Promise<void> {
     const known = edgeRequest(request);
-    const lease = budget.lease();
+    const lease = budget.lease(known.source);
     const ended = new AbortController();
     response.once("close", () => {
       lease.release();
@@ -70,7 +70,7 @@ export function createUnaryHandler(options: UnaryHandlerOptions): ConnectHandler
       answerError(response, toConnectError(refusal, requestId));
       return;
     }
-    const contextValues = createContextValues().set(edgeRequestKey, known);
+    const contextValues = createContextValues().set(edgeRequestKey, known).set(byteLeaseKey, lease);
     try {
       const answered = await transport.unary(
         method,

@@ -7,7 +7,7 @@ import {
   type StreamResponse,
   type Transport,
 } from "@connectrpc/connect";
-import type { ByteBudget, ByteLease } from "../../runtime/edge/byte-budget.ts";
+import { type ByteBudget, type ByteLease, byteLeaseKey } from "../../runtime/edge/byte-budget.ts";
 import { type EdgeLimits, edgeLimits, messageLimits } from "../../runtime/edge/edge-limits.ts";
 import { type EdgeIncoming, type EdgeResponse, edgeRequest, edgeRequestKey } from "../../runtime/edge/edge-request.ts";
 import { assertMetadata } from "../../runtime/edge/request-metadata.ts";
@@ -80,12 +80,14 @@ export function createRestHandler({
         const { route, variables } = match;
         assertMetadata(request.headers);
         const header = toHeaders(request);
-        const life = callLife(request, response);
-        const lease = budget.lease();
+        const known = edgeRequest(request);
+        const lease = budget.lease(known.source);
+        const life = callLife(response);
+        const contextValues = createContextValues().set(edgeRequestKey, known).set(byteLeaseKey, lease);
         try {
           const body = await readRouteBody(route, request, lease, life.signal);
           const message = bindRequest(route, { variables, query: resumedQuery(route.events, query, header), body });
-          const call = { request, response, route, message, header, ...life };
+          const call = { request, response, route, message, header, contextValues, ...life };
           if (isUnary(route.method)) await answerUnary(call);
           else {
             lease.release();
@@ -197,15 +199,13 @@ interface Call {
   readonly contextValues: ContextValues;
 }
 
-/** What ends a call with its request, and what the edge knows of it. */
-function callLife(request: EdgeIncoming, response: EdgeResponse): Pick<Call, "signal" | "abort" | "contextValues"> {
-  const known = edgeRequest(request);
+/** What ends a call with its request. */
+function callLife(response: EdgeResponse): Pick<Call, "signal" | "abort"> {
   const controller = new AbortController();
   response.once("close", () => {
     if (!response.writableFinished) controller.abort(new ConnectError("the caller is gone", Code.Canceled));
   });
-  const contextValues = createContextValues().set(edgeRequestKey, known);
-  return { signal: controller.signal, abort: (reason) => controller.abort(reason), contextValues };
+  return { signal: controller.signal, abort: (reason) => controller.abort(reason) };
 }
 
 /** The body of an answer: the response, or its one field that the route names. A text goes as it is. */

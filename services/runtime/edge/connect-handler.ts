@@ -19,7 +19,7 @@ import { type DeadlineOptions, defaultDeadlines } from "../interceptor/deadline.
 import type { Logger } from "../log/log.ts";
 import type { Implementation } from "../rpc/implementation.ts";
 import { timeoutMsOf } from "../rpc/timeout.ts";
-import { type ByteBudget, createByteBudget } from "./byte-budget.ts";
+import { type ByteBudget, type ByteLease, byteLeaseKey, createByteBudget } from "./byte-budget.ts";
 import { type CallProtocol, protocolOfContentType, protocolOfQuery } from "./call-protocol.ts";
 import { type Encoding, encodings, isEncoding, responseCompressions } from "./compression.ts";
 import { type EdgeLimits, edgeLimits, messageLimits } from "./edge-limits.ts";
@@ -34,8 +34,8 @@ import {
 import { guardedBody, type MessageGuard, openMessage } from "./guarded-message.ts";
 import { jsonReadOptions } from "./json-message.ts";
 import { authorityOf } from "./request-head.ts";
-import { pathOf } from "./request-path.ts";
 import { assertMetadata } from "./request-metadata.ts";
+import { pathOf } from "./request-path.ts";
 import { createResponseWriter, type ResponseWriter } from "./response-writer.ts";
 
 export interface ConnectHandlerOptions {
@@ -100,13 +100,13 @@ const edgeCallKey = createContextKey<EdgeCall | undefined>(undefined, { descript
  */
 export function createConnectHandler(options: ConnectHandlerOptions): ConnectHandler {
   const limits: EdgeLimits = { ...edgeLimits, ...options.limits };
-  const budget = options.budget ?? createByteBudget(limits.maxInFlightBytes);
+  const budget = options.budget ?? createByteBudget(limits);
   const routes = createRoutes(options);
   const { log } = options;
 
   async function serve(route: Route, protocol: CallProtocol, request: EdgeIncoming, response: EdgeResponse) {
     const known = edgeRequest(request);
-    const lease = budget.lease();
+    const lease = budget.lease(known.source);
     const ended = new AbortController();
     response.once("close", () => {
       lease.release();
@@ -150,7 +150,7 @@ export function createConnectHandler(options: ConnectHandlerOptions): ConnectHan
       header: headers,
       body: translated(guardedBody(request, guard, ended.signal), known, note),
       signal: ended.signal,
-      contextValues: contextOf(known, call),
+      contextValues: contextOf(known, call, lease),
     });
     const writer = createResponseWriter(response, limits);
     await write(answer, route.method.methodKind === "unary", writer, call);
@@ -319,8 +319,8 @@ async function* translated(
   }
 }
 
-function contextOf(known: EdgeRequest, call: EdgeCall): ContextValues {
-  return createContextValues().set(edgeRequestKey, known).set(edgeCallKey, call);
+function contextOf(known: EdgeRequest, call: EdgeCall, lease: ByteLease): ContextValues {
+  return createContextValues().set(edgeRequestKey, known).set(edgeCallKey, call).set(byteLeaseKey, lease);
 }
 
 /** The fields that handlers and interceptors see. */

@@ -75,6 +75,8 @@ export interface EdgeLimits {
   readonly stallTimeoutMs: number;
   /** Bytes of request bodies, compressed and not, that the process holds. */
   readonly maxInFlightBytes: number;
+  /** Of these, of one org; before the org is known, from one address. A quarter, so that no tenant shuts the others out. */
+  readonly maxInFlightBytesPerTenant: number;
 }
 
 /** The defaults. */
@@ -114,6 +116,7 @@ export const edgeLimits: EdgeLimits = Object.freeze({
   maxBufferedBytes: 64 * kibibyte,
   stallTimeoutMs: 60_000,
   maxInFlightBytes: 64 * mebibyte,
+  maxInFlightBytesPerTenant: 16 * mebibyte,
 });
 
 /** Sizes of messages, of a method's kind. */

@@ -1,4 +1,5 @@
 import type { Interceptor } from "@connectrpc/connect";
+import { byteLeaseKey } from "../edge/byte-budget.ts";
 import { AppError } from "../errors/app-error.ts";
 import type { Limits } from "../identity/limits.ts";
 import type { Logger } from "../log/log.ts";
@@ -21,10 +22,11 @@ const defaultRate: Rate = { perSecond: 100, burst: 200 };
 
 /**
  * Bounds how fast each credential calls: the org's limits by name, each key and
- * each user for itself. At the edge only, else a forwarded call counts twice.
- * Counts are those of this process.
+ * each user for itself; and how many bytes of requests each org holds. At the
+ * edge only, else a forwarded call counts twice. Counts are those of this
+ * process.
  *
- * @throws AppError RATE_LIMITED with the time to wait
+ * @throws AppError RATE_LIMITED or OVERLOADED, with the time to wait
  */
 export function quota(options: QuotaOptions): Interceptor {
   const fallback = options.fallback ?? defaultRate;
@@ -51,6 +53,7 @@ export function quota(options: QuotaOptions): Interceptor {
     const rate = found instanceof Promise ? await found : found;
     const waitMs = buckets.take(key, rate);
     if (waitMs > 0) throw tooFast(scope, rate, waitMs);
+    if (scope.principal !== undefined) request.contextValues.get(byteLeaseKey)?.chargeTo(scope.principal.orgId);
     return next(request);
   };
 }
