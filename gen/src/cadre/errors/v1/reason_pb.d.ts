@@ -117,6 +117,13 @@ export enum Reason {
   INVALID_SCHEMA = 17,
 
   /**
+   * A graph has a cycle, a reference to nothing, or a value of a wrong type.
+   *
+   * @generated from enum value: REASON_INVALID_GRAPH = 18;
+   */
+  INVALID_GRAPH = 18,
+
+  /**
    * No credential, or one that is not accepted.
    *
    * @generated from enum value: REASON_UNAUTHENTICATED = 20;
@@ -257,6 +264,34 @@ export enum Reason {
   LIMIT_NOT_FOUND = 40,
 
   /**
+   * The org has no run of that id.
+   *
+   * @generated from enum value: REASON_RUN_NOT_FOUND = 41;
+   */
+  RUN_NOT_FOUND = 41,
+
+  /**
+   * The run has no step of that name, or it was not begun.
+   *
+   * @generated from enum value: REASON_STEP_NOT_FOUND = 42;
+   */
+  STEP_NOT_FOUND = 42,
+
+  /**
+   * The run has no such checkpoint.
+   *
+   * @generated from enum value: REASON_CHECKPOINT_NOT_FOUND = 43;
+   */
+  CHECKPOINT_NOT_FOUND = 43,
+
+  /**
+   * The org has no schedule of that id.
+   *
+   * @generated from enum value: REASON_SCHEDULE_NOT_FOUND = 44;
+   */
+  SCHEDULE_NOT_FOUND = 44,
+
+  /**
    * An object of that name exists with other content.
    *
    * @generated from enum value: REASON_ALREADY_EXISTS = 50;
@@ -306,6 +341,76 @@ export enum Reason {
   DEFINITION_CHANGED = 56,
 
   /**
+   * The run ended before.
+   *
+   * @generated from enum value: REASON_RUN_ENDED = 57;
+   */
+  RUN_ENDED = 57,
+
+  /**
+   * The run has not ended.
+   *
+   * @generated from enum value: REASON_RUN_OPEN = 58;
+   */
+  RUN_OPEN = 58,
+
+  /**
+   * The run is not parked.
+   *
+   * @generated from enum value: REASON_RUN_NOT_PARKED = 59;
+   */
+  RUN_NOT_PARKED = 59,
+
+  /**
+   * The run is a turn of a session, which does that.
+   *
+   * @generated from enum value: REASON_RUN_OF_SESSION = 73;
+   */
+  RUN_OF_SESSION = 73,
+
+  /**
+   * The step does not wait for a person, or was decided otherwise.
+   *
+   * @generated from enum value: REASON_STEP_NOT_WAITING = 74;
+   */
+  STEP_NOT_WAITING = 74,
+
+  /**
+   * A stored history is not one that this code and these definitions make.
+   *
+   * @generated from enum value: REASON_NON_DETERMINISTIC = 75;
+   */
+  NON_DETERMINISTIC = 75,
+
+  /**
+   * The run's history has as many entries as it may.
+   *
+   * @generated from enum value: REASON_RUN_HISTORY_FULL = 76;
+   */
+  RUN_HISTORY_FULL = 76,
+
+  /**
+   * The run began as many steps, or took as long, as it may.
+   *
+   * @generated from enum value: REASON_RUN_BUDGET = 77;
+   */
+  RUN_BUDGET = 77,
+
+  /**
+   * An attempt of a step took longer than it may.
+   *
+   * @generated from enum value: REASON_STEP_TIMEOUT = 78;
+   */
+  STEP_TIMEOUT = 78,
+
+  /**
+   * Nobody answered in the time that the step gives.
+   *
+   * @generated from enum value: REASON_WAIT_EXPIRED = 79;
+   */
+  WAIT_EXPIRED = 79,
+
+  /**
    * A message is larger than the limit.
    *
    * @generated from enum value: REASON_MESSAGE_TOO_LARGE = 60;
@@ -334,7 +439,8 @@ export enum Reason {
   SLOW_READER = 63,
 
   /**
-   * The process holds as many request bytes as it may.
+   * As many request bytes or calls are held as may be, of the process or of one
+   * org.
    *
    * @generated from enum value: REASON_OVERLOADED = 64;
    */
@@ -437,6 +543,27 @@ export enum Reason {
    * @generated from enum value: REASON_EGRESS_DENIED = 95;
    */
   EGRESS_DENIED = 95,
+
+  /**
+   * A person refused what the step asks.
+   *
+   * @generated from enum value: REASON_APPROVAL_REFUSED = 96;
+   */
+  APPROVAL_REFUSED = 96,
+
+  /**
+   * A child run failed or was cancelled.
+   *
+   * @generated from enum value: REASON_CHILD_FAILED = 97;
+   */
+  CHILD_FAILED = 97,
+
+  /**
+   * A template or condition could not be evaluated on the values at hand.
+   *
+   * @generated from enum value: REASON_EVALUATION_FAILED = 98;
+   */
+  EVALUATION_FAILED = 98,
 }
 
 /**

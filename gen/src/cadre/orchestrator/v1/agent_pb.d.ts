@@ -4,6 +4,7 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
+import type { Graph } from "./graph_pb.js";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 
 /**
@@ -58,6 +59,14 @@ export declare type AgentDefinition = Message<"cadre.orchestrator.v1.AgentDefini
    * @generated from field: cadre.orchestrator.v1.AgentLimits limits = 6;
    */
   limits?: AgentLimits | undefined;
+
+  /**
+   * What the agent does by StartRun, and in a child run. A turn of a session
+   * is answered by the model all the same.
+   *
+   * @generated from field: cadre.orchestrator.v1.Graph graph = 7;
+   */
+  graph?: Graph | undefined;
 };
 
 /**

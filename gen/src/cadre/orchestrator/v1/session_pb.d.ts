@@ -732,6 +732,15 @@ export enum OnBusy {
    * @generated from enum value: ON_BUSY_INTERRUPT = 3;
    */
   INTERRUPT = 3,
+
+  /**
+   * Cancel the turns that run or wait, leave them out of what the model is
+   * shown from here on, then run it. When none runs, it is the last turn that
+   * is left out.
+   *
+   * @generated from enum value: ON_BUSY_ROLLBACK = 4;
+   */
+  ROLLBACK = 4,
 }
 
 /**

@@ -393,6 +393,13 @@ export declare type PinnedTool = Message<"cadre.tools.v1.PinnedTool"> & {
    * @generated from field: cadre.tools.v1.ToolDefinition definition = 3;
    */
   definition?: ToolDefinition | undefined;
+
+  /**
+   * Whether its calls never print, so that ExecuteToolUnary tells all of them.
+   *
+   * @generated from field: bool silent = 4;
+   */
+  silent: boolean;
 };
 
 /**
@@ -575,6 +582,62 @@ export declare type ExecuteToolResponse = Message<"cadre.tools.v1.ExecuteToolRes
  * Use `create(ExecuteToolResponseSchema)` to create a new message.
  */
 export declare const ExecuteToolResponseSchema: GenMessage<ExecuteToolResponse>;
+
+/**
+ * Asks for the execution of a step's call, and for its outcome alone.
+ *
+ * @generated from message cadre.tools.v1.ExecuteToolUnaryRequest
+ */
+export declare type ExecuteToolUnaryRequest = Message<"cadre.tools.v1.ExecuteToolUnaryRequest"> & {
+  /**
+   * The call.
+   *
+   * @generated from field: cadre.tools.v1.ExecuteToolRequest call = 1;
+   */
+  call?: ExecuteToolRequest | undefined;
+};
+
+/**
+ * Describes the message cadre.tools.v1.ExecuteToolUnaryRequest.
+ * Use `create(ExecuteToolUnaryRequestSchema)` to create a new message.
+ */
+export declare const ExecuteToolUnaryRequestSchema: GenMessage<ExecuteToolUnaryRequest>;
+
+/**
+ * What came of an execution.
+ *
+ * @generated from message cadre.tools.v1.ExecuteToolUnaryResponse
+ */
+export declare type ExecuteToolUnaryResponse = Message<"cadre.tools.v1.ExecuteToolUnaryResponse"> & {
+  /**
+   * The outcome.
+   *
+   * @generated from oneof cadre.tools.v1.ExecuteToolUnaryResponse.outcome
+   */
+  outcome: {
+    /**
+     * The result.
+     *
+     * @generated from field: google.protobuf.Value result = 1;
+     */
+    value: Value;
+    case: "result";
+  } | {
+    /**
+     * Why it failed.
+     *
+     * @generated from field: cadre.tools.v1.ToolError error = 2;
+     */
+    value: ToolError;
+    case: "error";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message cadre.tools.v1.ExecuteToolUnaryResponse.
+ * Use `create(ExecuteToolUnaryResponseSchema)` to create a new message.
+ */
+export declare const ExecuteToolUnaryResponseSchema: GenMessage<ExecuteToolUnaryResponse>;
 
 /**
  * A call was handed out.
@@ -859,6 +922,21 @@ export declare const ToolExecutionService: GenService<{
     methodKind: "server_streaming";
     input: typeof ExecuteToolRequestSchema;
     output: typeof ExecuteToolResponseSchema;
+  },
+  /**
+   * Executes a call as ExecuteTool does, and answers once, with what came of it:
+   * the same keys, the same refusals, and no word of what the tool prints. It
+   * costs half as much where the tool answers at once, and it is all that there
+   * is to hear of a tool that is silent (PinnedTool.silent). Unless the caller
+   * says how long it waits, it waits 30 seconds, and at most 5 minutes; the call
+   * goes on, and the same key joins it.
+   *
+   * @generated from rpc cadre.tools.v1.ToolExecutionService.ExecuteToolUnary
+   */
+  executeToolUnary: {
+    methodKind: "unary";
+    input: typeof ExecuteToolUnaryRequestSchema;
+    output: typeof ExecuteToolUnaryResponseSchema;
   },
   /**
    * Cancels a call and waits, for at most the grace period, until the handler

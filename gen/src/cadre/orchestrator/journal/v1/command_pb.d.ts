@@ -7,6 +7,7 @@ import type { Message } from "@bufbuild/protobuf";
 import type { Principal } from "../../../credentials/v1/identity_pb.js";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import type { CancelTurnRequest, CancelTurnResponse, DeleteSessionRequest, DeleteSessionResponse, SendTurnRequest, SendTurnResponse } from "../../v1/session_pb.js";
+import type { CancelRunRequest, CancelRunResponse, DecideApprovalRequest, DecideApprovalResponse, DeleteRunRequest, DeleteRunResponse, ForkRunResponse, ResumeRunRequest, ResumeRunResponse, SignalRunRequest, SignalRunResponse, StartRunResponse } from "../../v1/run_pb.js";
 import type { Reason } from "../../../errors/v1/reason_pb.js";
 
 /**
@@ -15,8 +16,8 @@ import type { Reason } from "../../../errors/v1/reason_pb.js";
 export declare const file_cadre_orchestrator_journal_v1_command: GenFile;
 
 /**
- * A request to change a session, on its way to the process that owns the
- * session's shard. Stored in the inbox when that is another process.
+ * A request to change a session or a run, on its way to the process that owns
+ * its shard. Stored in the inbox when that is another process.
  *
  * @generated from message cadre.orchestrator.journal.v1.Command
  */
@@ -85,6 +86,46 @@ export declare type Command = Message<"cadre.orchestrator.journal.v1.Command"> &
      */
     value: DeleteSessionRequest;
     case: "deleteSession";
+  } | {
+    /**
+     * Cancel a run.
+     *
+     * @generated from field: cadre.orchestrator.v1.CancelRunRequest cancel_run = 13;
+     */
+    value: CancelRunRequest;
+    case: "cancelRun";
+  } | {
+    /**
+     * Go on with a parked run.
+     *
+     * @generated from field: cadre.orchestrator.v1.ResumeRunRequest resume_run = 14;
+     */
+    value: ResumeRunRequest;
+    case: "resumeRun";
+  } | {
+    /**
+     * Send a message to a run.
+     *
+     * @generated from field: cadre.orchestrator.v1.SignalRunRequest signal_run = 15;
+     */
+    value: SignalRunRequest;
+    case: "signalRun";
+  } | {
+    /**
+     * Approve or refuse a step.
+     *
+     * @generated from field: cadre.orchestrator.v1.DecideApprovalRequest decide_approval = 16;
+     */
+    value: DecideApprovalRequest;
+    case: "decideApproval";
+  } | {
+    /**
+     * Delete a run.
+     *
+     * @generated from field: cadre.orchestrator.v1.DeleteRunRequest delete_run = 17;
+     */
+    value: DeleteRunRequest;
+    case: "deleteRun";
   } | { case: undefined; value?: undefined };
 };
 
@@ -137,6 +178,62 @@ export declare type CommandReply = Message<"cadre.orchestrator.journal.v1.Comman
      */
     value: CommandRefused;
     case: "refused";
+  } | {
+    /**
+     * What is being cancelled.
+     *
+     * @generated from field: cadre.orchestrator.v1.CancelRunResponse cancel_run = 5;
+     */
+    value: CancelRunResponse;
+    case: "cancelRun";
+  } | {
+    /**
+     * The run that goes on.
+     *
+     * @generated from field: cadre.orchestrator.v1.ResumeRunResponse resume_run = 6;
+     */
+    value: ResumeRunResponse;
+    case: "resumeRun";
+  } | {
+    /**
+     * The stored message.
+     *
+     * @generated from field: cadre.orchestrator.v1.SignalRunResponse signal_run = 7;
+     */
+    value: SignalRunResponse;
+    case: "signalRun";
+  } | {
+    /**
+     * The decision that holds.
+     *
+     * @generated from field: cadre.orchestrator.v1.DecideApprovalResponse decide_approval = 8;
+     */
+    value: DecideApprovalResponse;
+    case: "decideApproval";
+  } | {
+    /**
+     * The run is deleted.
+     *
+     * @generated from field: cadre.orchestrator.v1.DeleteRunResponse delete_run = 9;
+     */
+    value: DeleteRunResponse;
+    case: "deleteRun";
+  } | {
+    /**
+     * The stored run.
+     *
+     * @generated from field: cadre.orchestrator.v1.StartRunResponse start_run = 10;
+     */
+    value: StartRunResponse;
+    case: "startRun";
+  } | {
+    /**
+     * The stored run.
+     *
+     * @generated from field: cadre.orchestrator.v1.ForkRunResponse fork_run = 11;
+     */
+    value: ForkRunResponse;
+    case: "forkRun";
   } | { case: undefined; value?: undefined };
 };
 

@@ -10,9 +10,11 @@ import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2"
 import type { JsonObject, Message } from "@bufbuild/protobuf";
 import type { Timestamp, Value } from "@bufbuild/protobuf/wkt";
 import type { Principal } from "../../../credentials/v1/identity_pb.js";
+import type { Graph } from "../../v1/graph_pb.js";
 import type { AgentDefinition } from "../../v1/agent_pb.js";
 import type { PinnedTool } from "../../../tools/v1/tool_pb.js";
 import type { Reason } from "../../../errors/v1/reason_pb.js";
+import type { RunParked as RunParked$1, StepReceipt, StepWait } from "../../v1/run_event_pb.js";
 import type { TurnState } from "../../v1/session_event_pb.js";
 
 /**
@@ -103,6 +105,70 @@ export declare type Entry = Message<"cadre.orchestrator.journal.v1.Entry"> & {
      */
     value: RunEnded;
     case: "runEnded";
+  } | {
+    /**
+     * A step of a graph waits.
+     *
+     * @generated from field: cadre.orchestrator.journal.v1.StepWaiting step_waiting = 18;
+     */
+    value: StepWaiting;
+    case: "stepWaiting";
+  } | {
+    /**
+     * A message came.
+     *
+     * @generated from field: cadre.orchestrator.journal.v1.SignalReceived signal_received = 19;
+     */
+    value: SignalReceived;
+    case: "signalReceived";
+  } | {
+    /**
+     * A person decided.
+     *
+     * @generated from field: cadre.orchestrator.journal.v1.ApprovalDecided approval_decided = 20;
+     */
+    value: ApprovalDecided;
+    case: "approvalDecided";
+  } | {
+    /**
+     * None of a step's edges was taken.
+     *
+     * @generated from field: cadre.orchestrator.journal.v1.StepSkipped step_skipped = 21;
+     */
+    value: StepSkipped;
+    case: "stepSkipped";
+  } | {
+    /**
+     * A step was cancelled.
+     *
+     * @generated from field: cadre.orchestrator.journal.v1.StepCancelled step_cancelled = 22;
+     */
+    value: StepCancelled;
+    case: "stepCancelled";
+  } | {
+    /**
+     * The run is kept but not executed any more.
+     *
+     * @generated from field: cadre.orchestrator.journal.v1.RunParked run_parked = 23;
+     */
+    value: RunParked;
+    case: "runParked";
+  } | {
+    /**
+     * The run goes on.
+     *
+     * @generated from field: cadre.orchestrator.journal.v1.RunResumed run_resumed = 24;
+     */
+    value: RunResumed;
+    case: "runResumed";
+  } | {
+    /**
+     * The run is going to fail; compensations run first.
+     *
+     * @generated from field: cadre.orchestrator.journal.v1.RunFailing run_failing = 25;
+     */
+    value: RunFailing;
+    case: "runFailing";
   } | { case: undefined; value?: undefined };
 };
 
@@ -119,7 +185,7 @@ export declare const EntrySchema: GenMessage<Entry>;
  */
 export declare type RunAccepted = Message<"cadre.orchestrator.journal.v1.RunAccepted"> & {
   /**
-   * The session that the run is a turn of, as `ses_…`.
+   * The session that the run is a turn of, as `ses_…`; empty if it is none.
    *
    * @generated from field: string session_id = 1;
    */
@@ -147,7 +213,7 @@ export declare type RunAccepted = Message<"cadre.orchestrator.journal.v1.RunAcce
   traceparent: string;
 
   /**
-   * The agent, as it was when the run was accepted.
+   * The agent, as it was when the run was accepted; absent with an inline graph.
    *
    * @generated from field: cadre.orchestrator.journal.v1.PinnedAgent agent = 5;
    */
@@ -166,7 +232,78 @@ export declare type RunAccepted = Message<"cadre.orchestrator.journal.v1.RunAcce
      */
     value: TurnInput;
     case: "turn";
+  } | {
+    /**
+     * A graph and its input.
+     *
+     * @generated from field: cadre.orchestrator.journal.v1.GraphInput graph = 11;
+     */
+    value: GraphInput;
+    case: "graph";
   } | { case: undefined; value?: undefined };
+
+  /**
+   * The run whose step started it, if one did.
+   *
+   * @generated from field: string parent_run_id = 12;
+   */
+  parentRunId: string;
+
+  /**
+   * The step of the parent that started it.
+   *
+   * @generated from field: string parent_step_id = 13;
+   */
+  parentStepId: string;
+
+  /**
+   * How many runs are above it.
+   *
+   * @generated from field: uint32 depth = 14;
+   */
+  depth: number;
+
+  /**
+   * The run that it was forked from, if it was.
+   *
+   * @generated from field: string forked_from_run_id = 15;
+   */
+  forkedFromRunId: string;
+
+  /**
+   * The checkpoint that it was forked from.
+   *
+   * @generated from field: uint32 forked_from_checkpoint = 16;
+   */
+  forkedFromCheckpoint: number;
+
+  /**
+   * The schedule that started it, if one did.
+   *
+   * @generated from field: string schedule_id = 17;
+   */
+  scheduleId: string;
+
+  /**
+   * The caller's own marks.
+   *
+   * @generated from field: map<string, string> labels = 18;
+   */
+  labels: { [key: string]: string };
+
+  /**
+   * Steps of a graph that it may begin; 0 in a turn.
+   *
+   * @generated from field: uint32 max_steps = 19;
+   */
+  maxSteps: number;
+
+  /**
+   * Milliseconds from its start after which it is stopped; 0 in a turn.
+   *
+   * @generated from field: uint64 max_duration_ms = 20;
+   */
+  maxDurationMs: bigint;
 };
 
 /**
@@ -174,6 +311,103 @@ export declare type RunAccepted = Message<"cadre.orchestrator.journal.v1.RunAcce
  * Use `create(RunAcceptedSchema)` to create a new message.
  */
 export declare const RunAcceptedSchema: GenMessage<RunAccepted>;
+
+/**
+ * A graph and its input.
+ *
+ * @generated from message cadre.orchestrator.journal.v1.GraphInput
+ */
+export declare type GraphInput = Message<"cadre.orchestrator.journal.v1.GraphInput"> & {
+  /**
+   * The graph.
+   *
+   * @generated from field: cadre.orchestrator.v1.Graph graph = 1;
+   */
+  graph?: Graph | undefined;
+
+  /**
+   * `sha256:` and 64 hexadecimal digits over the graph.
+   *
+   * @generated from field: string digest = 2;
+   */
+  digest: string;
+
+  /**
+   * What the run is given; absent means null.
+   *
+   * @generated from field: cadre.orchestrator.journal.v1.Payload input = 3;
+   */
+  input?: Payload | undefined;
+};
+
+/**
+ * Describes the message cadre.orchestrator.journal.v1.GraphInput.
+ * Use `create(GraphInputSchema)` to create a new message.
+ */
+export declare const GraphInputSchema: GenMessage<GraphInput>;
+
+/**
+ * A JSON value, or where it is kept.
+ *
+ * @generated from message cadre.orchestrator.journal.v1.Payload
+ */
+export declare type Payload = Message<"cadre.orchestrator.journal.v1.Payload"> & {
+  /**
+   * Where it is.
+   *
+   * @generated from oneof cadre.orchestrator.journal.v1.Payload.place
+   */
+  place: {
+    /**
+     * Here.
+     *
+     * @generated from field: google.protobuf.Value value = 1;
+     */
+    value: Value;
+    case: "value";
+  } | {
+    /**
+     * In the blob store, as a `google.protobuf.Value` in Protobuf's bytes.
+     *
+     * @generated from field: cadre.orchestrator.journal.v1.BlobReference blob = 2;
+     */
+    value: BlobReference;
+    case: "blob";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message cadre.orchestrator.journal.v1.Payload.
+ * Use `create(PayloadSchema)` to create a new message.
+ */
+export declare const PayloadSchema: GenMessage<Payload>;
+
+/**
+ * Bytes in the blob store.
+ *
+ * @generated from message cadre.orchestrator.journal.v1.BlobReference
+ */
+export declare type BlobReference = Message<"cadre.orchestrator.journal.v1.BlobReference"> & {
+  /**
+   * The SHA-256 of the bytes.
+   *
+   * @generated from field: bytes sha256 = 1;
+   */
+  sha256: Uint8Array;
+
+  /**
+   * How many they are.
+   *
+   * @generated from field: uint64 size = 2;
+   */
+  size: bigint;
+};
+
+/**
+ * Describes the message cadre.orchestrator.journal.v1.BlobReference.
+ * Use `create(BlobReferenceSchema)` to create a new message.
+ */
+export declare const BlobReferenceSchema: GenMessage<BlobReference>;
 
 /**
  * An agent as a run holds on to it.
@@ -235,6 +469,13 @@ export declare type TurnInput = Message<"cadre.orchestrator.journal.v1.TurnInput
    * @generated from field: google.protobuf.Struct answer_schema = 2;
    */
   answerSchema?: JsonObject | undefined;
+
+  /**
+   * Earlier turns of the session that no later turn's model is shown.
+   *
+   * @generated from field: repeated string leaves_out_run_ids = 3;
+   */
+  leavesOutRunIds: string[];
 };
 
 /**
@@ -269,6 +510,34 @@ export declare type RunStarted = Message<"cadre.orchestrator.journal.v1.RunStart
    * @generated from field: cadre.orchestrator.journal.v1.Caps caps = 3;
    */
   caps?: Caps | undefined;
+
+  /**
+   * The agents that steps of the graph name.
+   *
+   * @generated from field: repeated cadre.orchestrator.journal.v1.PinnedAgent agents = 4;
+   */
+  agents: PinnedAgent[];
+
+  /**
+   * The graphs that steps of the graph start by an agent's name, by that name.
+   *
+   * @generated from field: map<string, cadre.orchestrator.v1.Graph> graphs = 5;
+   */
+  graphs: { [key: string]: Graph };
+
+  /**
+   * The models and how many tokens each reads at most, by name.
+   *
+   * @generated from field: map<string, uint64> models = 6;
+   */
+  models: { [key: string]: bigint };
+
+  /**
+   * The revision of the policies that apply; empty if there are none.
+   *
+   * @generated from field: string policy_revision = 7;
+   */
+  policyRevision: string;
 };
 
 /**
@@ -352,6 +621,14 @@ export declare type StepStarted = Message<"cadre.orchestrator.journal.v1.StepSta
      */
     value: ToolStep;
     case: "tool";
+  } | {
+    /**
+     * A step of a graph; an agent's step begins with its first round.
+     *
+     * @generated from field: cadre.orchestrator.journal.v1.GraphStep graph = 12;
+     */
+    value: GraphStep;
+    case: "graph";
   } | { case: undefined; value?: undefined };
 };
 
@@ -360,6 +637,40 @@ export declare type StepStarted = Message<"cadre.orchestrator.journal.v1.StepSta
  * Use `create(StepStartedSchema)` to create a new message.
  */
 export declare const StepStartedSchema: GenMessage<StepStarted>;
+
+/**
+ * A step of a graph, or an element of its list.
+ *
+ * @generated from message cadre.orchestrator.journal.v1.GraphStep
+ */
+export declare type GraphStep = Message<"cadre.orchestrator.journal.v1.GraphStep"> & {
+  /**
+   * The step's name.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * The position of the element of a fan-out; absent if it is none.
+   *
+   * @generated from field: optional uint32 index = 2;
+   */
+  index?: number | undefined;
+
+  /**
+   * Whether it is the compensation of the step of that name.
+   *
+   * @generated from field: bool compensation = 3;
+   */
+  compensation: boolean;
+};
+
+/**
+ * Describes the message cadre.orchestrator.journal.v1.GraphStep.
+ * Use `create(GraphStepSchema)` to create a new message.
+ */
+export declare const GraphStepSchema: GenMessage<GraphStep>;
 
 /**
  * A call of the model.
@@ -380,6 +691,13 @@ export declare type ModelStep = Message<"cadre.orchestrator.journal.v1.ModelStep
    * @generated from field: uint32 turns_left_out = 2;
    */
   turnsLeftOut: number;
+
+  /**
+   * The agent's step in the graph; absent in a turn.
+   *
+   * @generated from field: cadre.orchestrator.journal.v1.GraphStep within = 3;
+   */
+  within?: GraphStep | undefined;
 };
 
 /**
@@ -407,6 +725,13 @@ export declare type ToolStep = Message<"cadre.orchestrator.journal.v1.ToolStep">
    * @generated from field: uint32 index = 2;
    */
   index: number;
+
+  /**
+   * The agent's step in the graph; absent in a turn.
+   *
+   * @generated from field: cadre.orchestrator.journal.v1.GraphStep within = 3;
+   */
+  within?: GraphStep | undefined;
 };
 
 /**
@@ -456,6 +781,14 @@ export declare type StepSucceeded = Message<"cadre.orchestrator.journal.v1.StepS
      */
     value: ToolResult;
     case: "tool";
+  } | {
+    /**
+     * Of a step of a graph.
+     *
+     * @generated from field: cadre.orchestrator.journal.v1.GraphResult graph = 12;
+     */
+    value: GraphResult;
+    case: "graph";
   } | { case: undefined; value?: undefined };
 };
 
@@ -464,6 +797,61 @@ export declare type StepSucceeded = Message<"cadre.orchestrator.journal.v1.StepS
  * Use `create(StepSucceededSchema)` to create a new message.
  */
 export declare const StepSucceededSchema: GenMessage<StepSucceeded>;
+
+/**
+ * What came of a step of a graph.
+ *
+ * @generated from message cadre.orchestrator.journal.v1.GraphResult
+ */
+export declare type GraphResult = Message<"cadre.orchestrator.journal.v1.GraphResult"> & {
+  /**
+   * The step.
+   *
+   * @generated from field: cadre.orchestrator.journal.v1.GraphStep step = 1;
+   */
+  step?: GraphStep | undefined;
+
+  /**
+   * Its output.
+   *
+   * @generated from field: cadre.orchestrator.journal.v1.Payload output = 2;
+   */
+  output?: Payload | undefined;
+
+  /**
+   * Tokens that a model step read.
+   *
+   * @generated from field: uint64 input_tokens = 3;
+   */
+  inputTokens: bigint;
+
+  /**
+   * Tokens that a model step wrote.
+   *
+   * @generated from field: uint64 output_tokens = 4;
+   */
+  outputTokens: bigint;
+
+  /**
+   * The entry of the message that a signal step took; 0 if it took none.
+   *
+   * @generated from field: uint32 signal_seq = 5;
+   */
+  signalSeq: number;
+
+  /**
+   * Whether the result was carried over from the run that this one forked.
+   *
+   * @generated from field: bool carried = 6;
+   */
+  carried: boolean;
+};
+
+/**
+ * Describes the message cadre.orchestrator.journal.v1.GraphResult.
+ * Use `create(GraphResultSchema)` to create a new message.
+ */
+export declare const GraphResultSchema: GenMessage<GraphResult>;
 
 /**
  * What a model said.
@@ -644,6 +1032,27 @@ export declare type StepFailed = Message<"cadre.orchestrator.journal.v1.StepFail
    * @generated from field: bool retryable = 4;
    */
   retryable: boolean;
+
+  /**
+   * The step of the graph; absent in a turn and in the rounds of an agent.
+   *
+   * @generated from field: cadre.orchestrator.journal.v1.GraphStep step = 5;
+   */
+  step?: GraphStep | undefined;
+
+  /**
+   * When the next attempt begins; absent if none follows, or at once.
+   *
+   * @generated from field: google.protobuf.Timestamp retry_at = 6;
+   */
+  retryAt?: Timestamp | undefined;
+
+  /**
+   * How far the step's tool had got; unspecified if it was not asked.
+   *
+   * @generated from field: cadre.orchestrator.v1.StepReceipt receipt = 7;
+   */
+  receipt: StepReceipt;
 };
 
 /**
@@ -698,6 +1107,20 @@ export declare type CancelRequested = Message<"cadre.orchestrator.journal.v1.Can
    * @generated from field: string request_id = 2;
    */
   requestId: string;
+
+  /**
+   * What was said about it.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+
+  /**
+   * Whether compensations run.
+   *
+   * @generated from field: bool compensate = 4;
+   */
+  compensate: boolean;
 };
 
 /**
@@ -746,6 +1169,20 @@ export declare type RunEnded = Message<"cadre.orchestrator.journal.v1.RunEnded">
    * @generated from field: bool started = 5;
    */
   started: boolean;
+
+  /**
+   * The output of a graph, if it succeeded.
+   *
+   * @generated from field: cadre.orchestrator.journal.v1.Payload output = 6;
+   */
+  output?: Payload | undefined;
+
+  /**
+   * The step that it failed in, if a step of a graph failed.
+   *
+   * @generated from field: string failed_step = 7;
+   */
+  failedStep: string;
 };
 
 /**
@@ -753,6 +1190,257 @@ export declare type RunEnded = Message<"cadre.orchestrator.journal.v1.RunEnded">
  * Use `create(RunEndedSchema)` to create a new message.
  */
 export declare const RunEndedSchema: GenMessage<RunEnded>;
+
+/**
+ * A step of a graph waits.
+ *
+ * @generated from message cadre.orchestrator.journal.v1.StepWaiting
+ */
+export declare type StepWaiting = Message<"cadre.orchestrator.journal.v1.StepWaiting"> & {
+  /**
+   * The step's id.
+   *
+   * @generated from field: string step_id = 1;
+   */
+  stepId: string;
+
+  /**
+   * The step.
+   *
+   * @generated from field: cadre.orchestrator.journal.v1.GraphStep step = 2;
+   */
+  step?: GraphStep | undefined;
+
+  /**
+   * What for.
+   *
+   * @generated from field: cadre.orchestrator.v1.StepWait wait = 3;
+   */
+  wait?: StepWait | undefined;
+};
+
+/**
+ * Describes the message cadre.orchestrator.journal.v1.StepWaiting.
+ * Use `create(StepWaitingSchema)` to create a new message.
+ */
+export declare const StepWaitingSchema: GenMessage<StepWaiting>;
+
+/**
+ * A message came.
+ *
+ * @generated from message cadre.orchestrator.journal.v1.SignalReceived
+ */
+export declare type SignalReceived = Message<"cadre.orchestrator.journal.v1.SignalReceived"> & {
+  /**
+   * Its name.
+   *
+   * @generated from field: string signal = 1;
+   */
+  signal: string;
+
+  /**
+   * What it says; absent means null.
+   *
+   * @generated from field: cadre.orchestrator.journal.v1.Payload payload = 2;
+   */
+  payload?: Payload | undefined;
+
+  /**
+   * Who sent it: the subject of the principal.
+   *
+   * @generated from field: string by = 3;
+   */
+  by: string;
+
+  /**
+   * The request that sent it.
+   *
+   * @generated from field: string request_id = 4;
+   */
+  requestId: string;
+};
+
+/**
+ * Describes the message cadre.orchestrator.journal.v1.SignalReceived.
+ * Use `create(SignalReceivedSchema)` to create a new message.
+ */
+export declare const SignalReceivedSchema: GenMessage<SignalReceived>;
+
+/**
+ * A person decided.
+ *
+ * @generated from message cadre.orchestrator.journal.v1.ApprovalDecided
+ */
+export declare type ApprovalDecided = Message<"cadre.orchestrator.journal.v1.ApprovalDecided"> & {
+  /**
+   * The step.
+   *
+   * @generated from field: cadre.orchestrator.journal.v1.GraphStep step = 1;
+   */
+  step?: GraphStep | undefined;
+
+  /**
+   * Whether it was approved.
+   *
+   * @generated from field: bool approved = 2;
+   */
+  approved: boolean;
+
+  /**
+   * Who: the subject of the principal.
+   *
+   * @generated from field: string by = 3;
+   */
+  by: string;
+
+  /**
+   * Why, for people.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
+
+  /**
+   * The request that said so.
+   *
+   * @generated from field: string request_id = 5;
+   */
+  requestId: string;
+};
+
+/**
+ * Describes the message cadre.orchestrator.journal.v1.ApprovalDecided.
+ * Use `create(ApprovalDecidedSchema)` to create a new message.
+ */
+export declare const ApprovalDecidedSchema: GenMessage<ApprovalDecided>;
+
+/**
+ * None of a step's edges was taken.
+ *
+ * @generated from message cadre.orchestrator.journal.v1.StepSkipped
+ */
+export declare type StepSkipped = Message<"cadre.orchestrator.journal.v1.StepSkipped"> & {
+  /**
+   * The step.
+   *
+   * @generated from field: cadre.orchestrator.journal.v1.GraphStep step = 1;
+   */
+  step?: GraphStep | undefined;
+};
+
+/**
+ * Describes the message cadre.orchestrator.journal.v1.StepSkipped.
+ * Use `create(StepSkippedSchema)` to create a new message.
+ */
+export declare const StepSkippedSchema: GenMessage<StepSkipped>;
+
+/**
+ * A step was cancelled.
+ *
+ * @generated from message cadre.orchestrator.journal.v1.StepCancelled
+ */
+export declare type StepCancelled = Message<"cadre.orchestrator.journal.v1.StepCancelled"> & {
+  /**
+   * The step's id.
+   *
+   * @generated from field: string step_id = 1;
+   */
+  stepId: string;
+
+  /**
+   * The step.
+   *
+   * @generated from field: cadre.orchestrator.journal.v1.GraphStep step = 2;
+   */
+  step?: GraphStep | undefined;
+
+  /**
+   * How far its tool had got.
+   *
+   * @generated from field: cadre.orchestrator.v1.StepReceipt receipt = 3;
+   */
+  receipt: StepReceipt;
+};
+
+/**
+ * Describes the message cadre.orchestrator.journal.v1.StepCancelled.
+ * Use `create(StepCancelledSchema)` to create a new message.
+ */
+export declare const StepCancelledSchema: GenMessage<StepCancelled>;
+
+/**
+ * The run is kept but not executed any more.
+ *
+ * @generated from message cadre.orchestrator.journal.v1.RunParked
+ */
+export declare type RunParked = Message<"cadre.orchestrator.journal.v1.RunParked"> & {
+  /**
+   * Why.
+   *
+   * @generated from field: cadre.orchestrator.v1.RunParked parked = 1;
+   */
+  parked?: RunParked$1 | undefined;
+};
+
+/**
+ * Describes the message cadre.orchestrator.journal.v1.RunParked.
+ * Use `create(RunParkedSchema)` to create a new message.
+ */
+export declare const RunParkedSchema: GenMessage<RunParked>;
+
+/**
+ * The run goes on.
+ *
+ * @generated from message cadre.orchestrator.journal.v1.RunResumed
+ */
+export declare type RunResumed = Message<"cadre.orchestrator.journal.v1.RunResumed"> & {
+  /**
+   * For whom it runs from here on.
+   *
+   * @generated from field: cadre.credentials.v1.Principal principal = 1;
+   */
+  principal?: Principal | undefined;
+
+  /**
+   * The request that asked.
+   *
+   * @generated from field: string request_id = 2;
+   */
+  requestId: string;
+};
+
+/**
+ * Describes the message cadre.orchestrator.journal.v1.RunResumed.
+ * Use `create(RunResumedSchema)` to create a new message.
+ */
+export declare const RunResumedSchema: GenMessage<RunResumed>;
+
+/**
+ * The run is going to fail; what is under way is stopped, compensations run.
+ *
+ * @generated from message cadre.orchestrator.journal.v1.RunFailing
+ */
+export declare type RunFailing = Message<"cadre.orchestrator.journal.v1.RunFailing"> & {
+  /**
+   * The step that failed; empty if it was not a step.
+   *
+   * @generated from field: string step = 1;
+   */
+  step: string;
+
+  /**
+   * Why.
+   *
+   * @generated from field: cadre.orchestrator.journal.v1.StepError error = 2;
+   */
+  error?: StepError | undefined;
+};
+
+/**
+ * Describes the message cadre.orchestrator.journal.v1.RunFailing.
+ * Use `create(RunFailingSchema)` to create a new message.
+ */
+export declare const RunFailingSchema: GenMessage<RunFailing>;
 
 /**
  * Why a run is cancelled.
@@ -787,6 +1475,27 @@ export enum CancelCause {
    * @generated from enum value: CANCEL_CAUSE_DELETED = 3;
    */
   DELETED = 3,
+
+  /**
+   * A message with `rollback` came.
+   *
+   * @generated from enum value: CANCEL_CAUSE_ROLLED_BACK = 4;
+   */
+  ROLLED_BACK = 4,
+
+  /**
+   * The run whose step started it is cancelled, or failed.
+   *
+   * @generated from enum value: CANCEL_CAUSE_PARENT = 5;
+   */
+  PARENT = 5,
+
+  /**
+   * Its time is up.
+   *
+   * @generated from enum value: CANCEL_CAUSE_BUDGET = 6;
+   */
+  BUDGET = 6,
 }
 
 /**
