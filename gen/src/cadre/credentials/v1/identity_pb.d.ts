@@ -586,7 +586,9 @@ export declare const HeartbeatSchema: GenMessage<Heartbeat>;
  */
 export declare type CredentialRevoked = Message<"cadre.credentials.v1.CredentialRevoked"> & {
   /**
-   * The subject of the principal, as in Principal.subject.
+   * The subject of the principal, as in Principal.subject; if only one JWT
+   * ended, of which not more may be known than who made it, what the subject
+   * begins with: `<issuer>|`.
    *
    * @generated from field: string subject = 1;
    */

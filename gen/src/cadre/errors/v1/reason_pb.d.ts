@@ -187,6 +187,13 @@ export enum Reason {
   GRANT_TOO_WIDE = 28,
 
   /**
+   * The request names a host that is not served here.
+   *
+   * @generated from enum value: REASON_HOST_NOT_SERVED = 29;
+   */
+  HOST_NOT_SERVED = 29,
+
+  /**
    * No such route or method.
    *
    * @generated from enum value: REASON_ROUTE_NOT_FOUND = 30;
@@ -445,6 +452,13 @@ export enum Reason {
    * @generated from enum value: REASON_OVERLOADED = 64;
    */
   OVERLOADED = 64,
+
+  /**
+   * The answer is larger than the server may send.
+   *
+   * @generated from enum value: REASON_RESPONSE_TOO_LARGE = 65;
+   */
+  RESPONSE_TOO_LARGE = 65,
 
   /**
    * Something that the call needs cannot be reached.
