@@ -15,6 +15,7 @@ import {
 } from "@cadre/gen/cadre/tools/v1/tool_pb";
 import { ToolWorkerService } from "@cadre/gen/cadre/tools/v1/tool_worker_pb";
 import { type CallOptions, type Client, ConnectError } from "@connectrpc/connect";
+import pg from "pg";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import { startTestWorker, type TestWorker, type TestWorkerOptions } from "../../test/support/test-worker.ts";
 import {
@@ -121,19 +122,16 @@ interface ExecuteOptions {
   readonly call?: CallOptions;
 }
 
+function request(tool: { toolId: string; digest: string }, options: ExecuteOptions = {}) {
+  const { args = {}, key = newId("stp"), epoch = 1n, attempt = 1 } = options;
+  const { toolId, digest } = tool;
+  const call = { toolId, digest, arguments: args, idempotencyKey: key, epoch };
+  return { ...call, runId: newId("run"), stepId: newId("stp"), attempt };
+}
+
 function execute(at: Org, tool: { toolId: string; digest: string }, options: ExecuteOptions = {}): Promise<Execution> {
-  const { args = {}, key = newId("stp"), epoch = 1n, attempt = 1, client = at.one.execution } = options;
-  const request = {
-    toolId: tool.toolId,
-    digest: tool.digest,
-    arguments: args,
-    idempotencyKey: key,
-    epoch,
-    runId: newId("run"),
-    stepId: newId("stp"),
-    attempt,
-  };
-  return collect(client.executeTool(request, options.call));
+  const { client = at.one.execution } = options;
+  return collect(client.executeTool(request(tool, options), options.call));
 }
 
 async function collect(
@@ -263,6 +261,27 @@ describe("a built-in tool", () => {
     expect((await execute(at, await at.toolNamed("clock"))).result).toMatchObject({ time_zone: "UTC" });
   });
 
+  test("answers a unary call with its outcome, as a worker's tool does, which is joined by its key", async () => {
+    const calculator = await at.toolNamed("calculator");
+    const { outcome } = await at.one.execution.executeToolUnary({
+      call: request(calculator, { args: { expression: "6*7" } }),
+    });
+    expect(outcome).toMatchObject({ case: "result" });
+    await at.work({
+      tools: [definition("counted")],
+      async handle(_, { print }) {
+        await print("not told");
+        throw new Error("out of order");
+      },
+    });
+    const call = request(await at.toolNamed("counted"));
+    const failed = await at.one.execution.executeToolUnary({ call });
+    expect(failed.outcome).toMatchObject({ case: "error", value: { reason: Reason.TOOL_FAILED } });
+    expect(await at.two.execution.executeToolUnary({ call: { ...call, epoch: 2n } })).toEqual(failed);
+    expect(await reasonOf(at.one.execution.executeToolUnary({ call }))).toBe("EPOCH_STALE");
+    expect(await reasonOf(at.one.execution.executeToolUnary({}))).toBe("INVALID_ARGUMENT");
+  });
+
   test("refuses arguments by JSON Pointer, and a digest of another release", async () => {
     const calculator = await at.toolNamed("calculator");
     const error = await execute(at, calculator, { args: { expression: 1, more: true } }).catch(
@@ -295,6 +314,35 @@ describe("a built-in tool", () => {
     const { progress } = await at.one.execution.cancelExecution({ idempotencyKey: "here", epoch: 1n });
     expect(progress).toBe(ExecutionProgress.PARTIAL);
     expect((await again).error?.reason).toBe("CANCELLED");
+  });
+
+  test("goes on when the connection that brings news breaks", async () => {
+    const httpFetch = await at.toolNamed("http_fetch");
+    const key = newId("stp");
+    const before = hangs;
+    const hanging = execute(at, httpFetch, { args: { url: `http://${origin}/hang` }, key });
+    await vi.waitFor(() => expect(hangs).toBe(before + 1));
+    // The role of the service may not look at its connections; who owns the database may.
+    const admin = new pg.Client(world.database.url);
+    await admin.connect();
+    const listeners = async (): Promise<readonly number[]> => {
+      const { rows } = await admin.query<{ pid: number }>(
+        "select pid from pg_stat_activity where datname = current_database() and query ilike 'listen %'",
+      );
+      return rows.map(({ pid }) => pid);
+    };
+    const broken = await listeners();
+    expect(broken).toHaveLength(2);
+    await admin.query("select pg_terminate_backend(pid) from unnest($1::int[]) pid", [broken]);
+    await vi.waitFor(async () => {
+      const listening = await listeners();
+      expect(listening.filter((pid) => !broken.includes(pid))).toHaveLength(2);
+    }, 5_000);
+    await admin.end();
+    // Had the news of the new connection stopped it, nothing would run here.
+    const { progress } = await at.one.execution.cancelExecution({ idempotencyKey: key, epoch: 1n });
+    expect(progress).toBe(ExecutionProgress.PARTIAL);
+    expect((await hanging).error?.reason).toBe("CANCELLED");
   });
 
   test("that is refused by the egress rules says so, and the audit log has it", async () => {

@@ -80,6 +80,13 @@ export class FakeTools {
       return { tools, missing: wanted.filter((name) => !this.#tools.has(name)) };
     },
     executeTool: (request, context) => this.#execute(request, context.signal),
+    executeToolUnary: async ({ call }, context) => {
+      if (call === undefined) throw new AppError("INVALID_ARGUMENT", "call: is missing");
+      for await (const { part } of this.#execute(call, context.signal)) {
+        if (part.case === "result" || part.case === "error") return { outcome: part };
+      }
+      throw new AppError("CANCELLED", "the caller left");
+    },
     cancelExecution: async ({ idempotencyKey, epoch, grace }) => {
       this.cancelled.push(idempotencyKey);
       const execution = this.#executions.get(idempotencyKey);

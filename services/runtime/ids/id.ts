@@ -18,7 +18,8 @@ export type IdPrefix =
   | "call";
 
 const alphabet = "0123456789abcdefghjkmnpqrstvwxyz";
-const values = new Map([...alphabet].map((character, value) => [character, value]));
+/** What the characters of the alphabet stand for, by their codes; -1 for any other below 128. */
+const values = Int8Array.from({ length: 128 }, (_, code) => alphabet.indexOf(String.fromCharCode(code)));
 
 /**
  * Makes ids: a prefix and a UUIDv7 (RFC 9562) in lower-case Crockford base32,
@@ -102,9 +103,9 @@ function decode(text: string): Uint8Array | undefined {
   let buffer = 0;
   let bits = -2;
   let length = 0;
-  for (const [index, character] of [...text].entries()) {
-    const value = values.get(character);
-    if (value === undefined || (index === 0 && value > 7)) return undefined;
+  for (let index = 0; index < text.length; index++) {
+    const value = values[text.charCodeAt(index)] ?? -1;
+    if (value < 0 || (index === 0 && value > 7)) return undefined;
     buffer = ((buffer << 5) | value) & 0xfff;
     bits += 5;
     if (bits >= 8) {

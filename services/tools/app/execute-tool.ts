@@ -4,6 +4,7 @@ import { AppError } from "../../runtime/errors/app-error.ts";
 import { canonicalJson } from "../../runtime/json-schema/canonical-json.ts";
 import { checkArguments } from "./check-arguments.ts";
 import type { ToolsDeps } from "./deps.ts";
+import { definitionChanged, executeBuiltIn } from "./execute-built-in.ts";
 import { type CallEvent, watchCall } from "./watch-call.ts";
 
 /** A call that is asked for. Ids are UUIDs. */
@@ -37,14 +38,10 @@ export async function* executeTool(
   signal: AbortSignal,
   options: { readonly isResumed?: boolean } = {},
 ): AsyncGenerator<CallEvent> {
-  const builtIn = deps.builtIns.get(call.orgId, call.toolId);
-  if (builtIn !== undefined) {
-    if (builtIn.digest !== call.digest) throw definitionChanged();
-    checkArguments(builtIn.input, call.arguments);
+  const answer = executeBuiltIn(deps, call, signal);
+  if (answer !== undefined) {
     yield { type: "started", workerName: "" };
-    const { orgId, requestId, key } = call;
-    const run = { orgId, requestId, key, tool: builtIn.tool, input: call.arguments, signal };
-    yield { type: "ended", outcome: await deps.running.run(run), isFinal: true };
+    yield { type: "ended", outcome: await answer, isFinal: true };
     return;
   }
   const checked = await deps.definitions.get(call.orgId, call.toolId, call.digest);
@@ -67,8 +64,4 @@ export async function* executeTool(
     if (event.type === "ended") return;
   }
   if (!signal.aborted) throw new AppError("SHUTTING_DOWN", "this replica goes away; the call goes on");
-}
-
-function definitionChanged(): AppError {
-  return new AppError("DEFINITION_CHANGED", "the tool does not have this definition");
 }

@@ -7,6 +7,8 @@ export interface Pin {
   readonly toolId: string;
   readonly digest: string;
   readonly definition: Definition;
+  /** Whether its calls never print. */
+  readonly isSilent: boolean;
 }
 
 /** Tools that an agent can have at most. */
@@ -28,8 +30,8 @@ export async function resolveTools(
   const registered =
     isAll || others.length > 0 ? await deps.tools.find(orgId, isAll ? "all" : others, maxPins - builtIns.length) : [];
   const pins = [
-    ...builtIns.map(({ toolId, digest, tool }) => ({ toolId, digest, definition: tool.definition })),
-    ...registered.map(({ toolId, digest, definition }) => ({ toolId, digest, definition })),
+    ...builtIns.map(({ toolId, digest, tool }) => ({ toolId, digest, definition: tool.definition, isSilent: true })),
+    ...registered.map(({ toolId, digest, definition }) => ({ toolId, digest, definition, isSilent: false })),
   ].sort((a, b) => (a.definition.name < b.definition.name ? -1 : 1));
   const found = new Set(pins.map(({ definition }) => definition.name));
   return { pins, missing: [...wanted].filter((name) => !found.has(name)) };

@@ -3,8 +3,8 @@ import { type Duration, durationFromMs, timestampFromDate, type Value, ValueSche
 import {
   type CallToolResponse,
   CallToolResponseSchema,
-  ExecuteToolResponseSchema,
   type ExecuteToolResponse,
+  ExecuteToolResponseSchema,
   ExecutionProgress,
   PinnedToolSchema,
   SideEffects as ProtoSideEffects,
@@ -92,11 +92,12 @@ export function fromOrgTool(tool: OrgTool): Tool {
   });
 }
 
-export function fromPin({ toolId, digest, definition }: Pin) {
+export function fromPin({ toolId, digest, definition, isSilent }: Pin) {
   return create(PinnedToolSchema, {
     toolId: fromUuid("tool", toolId),
     digest,
     definition: fromDefinition(definition),
+    silent: isSilent,
   });
 }
 
@@ -125,7 +126,7 @@ export function toExecuteToolResponse(event: CallEvent): ExecuteToolResponse {
   }
 }
 
-function fromOutcome(
+export function fromOutcome(
   outcome: Outcome,
 ): { readonly case: "result"; readonly value: Value } | { readonly case: "error"; readonly value: ToolError } {
   if (outcome.type === "result") return { case: "result", value: fromJson(ValueSchema, outcome.value) };

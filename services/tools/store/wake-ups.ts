@@ -29,7 +29,8 @@ const channel = "tools_event";
 /**
  * Wakes those who wait for a change, in this replica at once and in the others
  * by NOTIFY. State is in the database only: a wake-up says "look again", so one
- * too many does no harm, and after a lost connection everybody is woken.
+ * too many does no harm, and after a lost connection everybody is woken. Only
+ * `stop` is a command, as what it stops has no state there.
  */
 export class WakeUps {
   readonly #replicaId: string;
@@ -106,7 +107,9 @@ export class WakeUps {
         if (payload.slice(end + 1) !== this.#replicaId) this.publish(payload.slice(0, end) as Topic);
       },
       () => {
-        for (const topic of [...this.#waiting.keys()]) this.publish(topic);
+        // A stop is no state that could be read again: what was announced meanwhile is lost, and the tool's timeout
+        // ends the call.
+        for (const topic of [...this.#waiting.keys()]) if (!topic.startsWith("stop ")) this.publish(topic);
       },
     );
   }
