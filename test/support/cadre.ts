@@ -53,7 +53,7 @@ async function launch(
   ports: { readonly port: number; readonly adminPort: number },
 ): Promise<RunningCadre> {
   const flags = [
-    "dev",
+    options.topology ?? "dev",
     "--json",
     "--data",
     dataDirectory,

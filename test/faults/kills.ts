@@ -1,0 +1,75 @@
+import { setTimeout as delay } from "node:timers/promises";
+import type { Topology } from "../support/cadre.ts";
+import { describeVerdict, type Verdict } from "../support/checker.ts";
+import { reach, say, seededRandom } from "../support/fault-driver.ts";
+import { startFaultWorld } from "../support/fault-world.ts";
+import type { Workload } from "../support/workload.ts";
+
+export interface KillsOptions {
+  readonly topology: Topology;
+  readonly workload: Workload;
+  readonly runs: number;
+  readonly kills: number;
+  /** Of each ten kills, how many hit a worker instead of the orchestrator. Default 5. */
+  readonly workerKillsInTen?: number;
+  /** Settings and environment of the server. */
+  readonly settings?: Readonly<Record<string, string>>;
+}
+
+/** Work between two kills, in milliseconds. */
+const gapMs = { least: 50, most: 1_500 } as const;
+/** After each so many kills the system is left alone, to see all of it recover. */
+const quietEvery = 25;
+const quietMs = 13_000;
+
+/**
+ * Kills the orchestrator and workers with SIGKILL at random moments while runs
+ * are started all the time, evenly over the kills. In the mesh one of the two
+ * orchestrators is killed, and started again by the mesh itself.
+ */
+export async function kills(options: KillsOptions): Promise<Verdict> {
+  const { topology, workload, workerKillsInTen = 5 } = options;
+  const random = seededRandom(`kills ${topology}`);
+  const world = await startFaultWorld({ name: "kills", topology, settings: options.settings ?? {} });
+  const startedMs = performance.now();
+  let keep = true;
+  try {
+    const starting: Promise<string>[] = [];
+    const startUpTo = (count: number): void => {
+      while (starting.length < count) {
+        const start = world.start(workload, `run-${starting.length}`);
+        start.catch(() => undefined); // thrown when all are waited for
+        starting.push(start);
+      }
+    };
+    for (let killed = 0; killed < options.kills; killed += 1) {
+      startUpTo(Math.ceil(((killed + 1) / options.kills) * options.runs));
+      const seen = world.ledger.records().length;
+      const hitsWorker = random.between(1, 10) <= workerKillsInTen;
+      const isQuiet = killed % quietEvery === quietEvery - 1 || killed === options.kills - 1;
+      const workMs = random.between(gapMs.least, gapMs.most);
+      if (topology === "mesh") {
+        // What works is known by its traces only: the mesh starts what was killed when it likes.
+        await reach("work after a kill", () => world.ledger.records().length > seen);
+      }
+      await delay(workMs);
+      if (hitsWorker) await world.killWorker(random.between(0, 1), { isQuiet });
+      else if (topology === "dev") await world.killServer({ isQuiet });
+      else {
+        await reach("an orchestrator", () => world.orchestrators().length > 0);
+        const victim = random.pick(world.orchestrators());
+        world.note(`orchestrator ${victim}`, { isQuiet });
+        process.kill(victim, "SIGKILL");
+      }
+      if (isQuiet) await delay(quietMs);
+    }
+    await Promise.all(starting);
+    const verdict = await world.judge(workload, { floor: options.runs });
+    say(`${options.kills} kills in ${Math.round((performance.now() - startedMs) / 1_000)} s`);
+    say(describeVerdict(verdict));
+    keep = verdict.problems.length > 0;
+    return verdict;
+  } finally {
+    await world.dispose(keep);
+  }
+}
