@@ -1,7 +1,10 @@
-import { type Key, jsonOf, Role } from "@cadre/sdk";
+import { text } from "node:stream/consumers";
+import { type Key, jsonOf, Role, type TokenReference } from "@cadre/sdk";
 import { type Command, Option } from "commander";
 import { type ConnectionFlags, connect, withConnection } from "../connection.ts";
 import { parseDurationMs } from "../duration.ts";
+import { exitCode } from "../exit-code.ts";
+import { CliError } from "../failure.ts";
 import { printFields, printJson, printLine, printNotice, printTable } from "../output.ts";
 import { showTime } from "../time.ts";
 
@@ -17,9 +20,15 @@ interface IssueFlags extends Flags {
   readonly lifetime?: string;
 }
 
+interface RevokeTokenFlags extends Flags {
+  readonly issuer?: string;
+  readonly id?: string;
+  readonly expires?: string;
+}
+
 /** Adds `cadre keys`. */
 export function registerKeys(program: Command): void {
-  const keys = program.command("keys").summary("list, issue and revoke API keys");
+  const keys = program.command("keys").summary("list, issue and revoke API keys; revoke JWTs");
 
   withConnection(keys.command("list", { isDefault: true }))
     .description("Lists the org's keys, newest first, without their secrets.")
@@ -87,4 +96,46 @@ Examples:
       if (flags.json === true) return printJson(jsonOf(key));
       printLine(`${key.keyId} (${key.name}) is revoked`);
     });
+
+  withConnection(keys.command("revoke-token"))
+    .description("Revokes one JWT: when this returns, no process accepts it any more.")
+    .argument("[jwt]", "the token; - reads it from standard input, where other users of the machine do not see it")
+    .option("--issuer <issuer>", "its iss, where the token is not at hand")
+    .option("--id <id>", "its jti")
+    .option("--expires <time>", "its exp, for example 2026-01-31T12:00:00Z; 400 days from now unless said")
+    .option("--json", "print JSON")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  $ cadre keys revoke-token - < token.txt
+  $ cadre keys revoke-token --issuer https://login.example.com --id 6f1d0a`,
+    )
+    .action(async (jwt: string | undefined, { issuer, id, expires, ...flags }: RevokeTokenFlags) => {
+      const token = await tokenReference(jwt, { issuer, id, expires });
+      const revoked = await (await connect(flags)).keys.revokeToken(token);
+      if (flags.json === true) return printJson(jsonOf(revoked));
+      printLine(`${revoked.tokenId} of ${revoked.issuer} is revoked`);
+    });
+}
+
+async function tokenReference(
+  jwt: string | undefined,
+  { issuer, id, expires }: Pick<RevokeTokenFlags, "issuer" | "id" | "expires">,
+): Promise<TokenReference> {
+  if (jwt !== undefined) {
+    if (issuer !== undefined || id !== undefined || expires !== undefined) {
+      throw new CliError(exitCode.usage, "give the token, or --issuer and --id, not both");
+    }
+    return { jwt: (jwt === "-" ? await text(process.stdin) : jwt).trim() };
+  }
+  if (issuer === undefined || id === undefined) {
+    throw new CliError(exitCode.usage, "give the token, or --issuer and --id");
+  }
+  if (expires === undefined) return { issuer, tokenId: id };
+  const expiresAt = new Date(expires);
+  if (Number.isNaN(expiresAt.getTime())) {
+    throw new CliError(exitCode.usage, `${JSON.stringify(expires)} is no time`);
+  }
+  return { issuer, tokenId: id, expiresAt };
 }

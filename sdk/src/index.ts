@@ -1,5 +1,6 @@
 export { type Key, Role } from "@cadre/gen/cadre/credentials/v1/api_key_pb";
 export { type Limit, type Org, type Principal, PrincipalKind } from "@cadre/gen/cadre/credentials/v1/identity_pb";
+export type { RevokeTokenResponse } from "@cadre/gen/cadre/credentials/v1/token_pb";
 export {
   type DependencyHealth,
   type GetHealthResponse,
@@ -47,7 +48,7 @@ export {
 } from "./error.ts";
 export type { EventsOptions, ReconnectOptions, StreamBreak } from "./event-stream.ts";
 export { type JsonObject, type JsonValue, jsonOf, valueOf } from "./json.ts";
-export type { IssuedKey, IssueKeyOptions, Keys } from "./key.ts";
+export type { IssuedKey, IssueKeyOptions, Keys, TokenReference } from "./key.ts";
 export type { Limits } from "./limit.ts";
 export type { Models } from "./model.ts";
 export type { Listing, Page, PageOptions } from "./page.ts";

@@ -2,6 +2,7 @@ import { createRegistry, type JsonObject, type JsonValue, type Message, toJson }
 import { file_google_protobuf_struct, type Value, ValueSchema } from "@bufbuild/protobuf/wkt";
 import { file_cadre_credentials_v1_api_key } from "@cadre/gen/cadre/credentials/v1/api_key_pb";
 import { file_cadre_credentials_v1_identity } from "@cadre/gen/cadre/credentials/v1/identity_pb";
+import { file_cadre_credentials_v1_token } from "@cadre/gen/cadre/credentials/v1/token_pb";
 import { file_cadre_gateway_v1_health } from "@cadre/gen/cadre/gateway/v1/health_pb";
 import { file_cadre_orchestrator_v1_agent } from "@cadre/gen/cadre/orchestrator/v1/agent_pb";
 import { file_cadre_orchestrator_v1_model } from "@cadre/gen/cadre/orchestrator/v1/model_pb";
@@ -15,6 +16,7 @@ const registry = /*@__PURE__*/ createRegistry(
   file_google_protobuf_struct,
   file_cadre_credentials_v1_api_key,
   file_cadre_credentials_v1_identity,
+  file_cadre_credentials_v1_token,
   file_cadre_gateway_v1_health,
   file_cadre_orchestrator_v1_agent,
   file_cadre_orchestrator_v1_model,

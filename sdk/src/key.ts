@@ -1,5 +1,6 @@
-import { durationFromMs } from "@bufbuild/protobuf/wkt";
+import { durationFromMs, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { ApiKeyService, type Key, Role } from "@cadre/gen/cadre/credentials/v1/api_key_pb";
+import { TokenService, type RevokeTokenResponse } from "@cadre/gen/cadre/credentials/v1/token_pb";
 import { type CallOptions, type Caller, type EffectCallOptions, required } from "./caller.ts";
 import { createListing, type Listing, type PageOptions } from "./page.ts";
 
@@ -24,7 +25,19 @@ export interface IssuedKey {
   readonly secret: string;
 }
 
-/** The API keys of the org. Each method wants the role `admin`. */
+/** A JWT of the org: itself, or what it says of itself. */
+export type TokenReference =
+  | { readonly jwt: string }
+  | {
+      /** Its `iss`. */
+      readonly issuer: string;
+      /** Its `jti`. */
+      readonly tokenId: string;
+      /** Its `exp`; 400 days from now unless said, the longest that any token is accepted for. */
+      readonly expiresAt?: Date;
+    };
+
+/** The API keys of the org, and the JWTs of its users. Each method wants the role `admin`. */
 export interface Keys {
   /** Issues a key. @throws CadreError `GRANT_TOO_WIDE` if it would carry more than the caller's own */
   issue(options: IssueKeyOptions): Promise<IssuedKey>;
@@ -34,6 +47,13 @@ export interface Keys {
   get(keyId: string, options?: CallOptions): Promise<Key>;
   /** Revokes a key: once resolved, no process accepts it any more. @throws CadreError `KEY_NOT_FOUND` */
   revoke(keyId: string, options?: CallOptions): Promise<Key>;
+  /**
+   * Revokes one JWT: once resolved, no process accepts it any more, and what
+   * runs for it parks at its next step.
+   *
+   * @throws CadreError `INVALID_ARGUMENT` for what is no token of the org
+   */
+  revokeToken(token: TokenReference, options?: CallOptions): Promise<RevokeTokenResponse>;
 }
 
 const roleNumber = {
@@ -73,5 +93,15 @@ export function createKeys(caller: Caller): Keys {
       const { key } = await caller.unary(method.revokeKey, { keyId }, options);
       return required(key, "the key");
     },
+    revokeToken(token, options) {
+      return caller.unary(TokenService.method.revokeToken, { token: toTokenCase(token) }, options);
+    },
   };
+}
+
+function toTokenCase(token: TokenReference) {
+  if ("jwt" in token) return { case: "jwt", value: token.jwt } as const;
+  const { issuer, tokenId, expiresAt } = token;
+  const end = expiresAt === undefined ? {} : { expiresAt: timestampFromDate(expiresAt) };
+  return { case: "id", value: { issuer, tokenId, ...end } } as const;
 }

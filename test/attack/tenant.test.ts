@@ -85,6 +85,7 @@ const requestOf: Readonly<Record<string, JsonObject>> = {
   RegisterTool: { definition },
   RegisterAgent: { definition: { name: "probe", model: "scripted" } },
   IssueKey: { name: "probe", scopes: ["sessions.read"] },
+  RevokeToken: { id: { issuer: "https://login.example.com", token_id: "probe" } },
   CreateOrg: { name: "probe" },
   SetLimit: { name: "sessions", value: "200" },
 };

@@ -5,6 +5,7 @@ import type { DescService } from "@bufbuild/protobuf";
 import { ApiKeyService } from "@cadre/gen/cadre/credentials/v1/api_key_pb";
 import { AuditService } from "@cadre/gen/cadre/credentials/v1/audit_pb";
 import { AuthenticationService, IdentityService } from "@cadre/gen/cadre/credentials/v1/identity_pb";
+import { TokenService } from "@cadre/gen/cadre/credentials/v1/token_pb";
 import {
   type Client,
   createClient,
@@ -143,7 +144,7 @@ function createEdge(platform: Platform, changes: ChangeFeed, failuresPerMinute: 
   });
   return createRouterTransport(
     (router) => {
-      for (const service of [ApiKeyService, IdentityService, AuditService]) {
+      for (const service of [ApiKeyService, TokenService, IdentityService, AuditService]) {
         const peer = platform.client<DescService>("gateway", "credentials", service);
         router.service(service, forwardService(service, peer).handlers);
       }

@@ -11,6 +11,7 @@ import { field as fieldRules } from "@bufbuild/protovalidate/gen/buf/validate/va
 import { ApiKeyService } from "@cadre/gen/cadre/credentials/v1/api_key_pb";
 import { AuditService } from "@cadre/gen/cadre/credentials/v1/audit_pb";
 import { IdentityService } from "@cadre/gen/cadre/credentials/v1/identity_pb";
+import { TokenService } from "@cadre/gen/cadre/credentials/v1/token_pb";
 import { HealthService } from "@cadre/gen/cadre/gateway/v1/health_pb";
 import { type Authz, AuthzSchema, authz } from "@cadre/gen/cadre/options/v1/options_pb";
 import { AgentService } from "@cadre/gen/cadre/orchestrator/v1/agent_pb";
@@ -28,6 +29,7 @@ export const publicServices: readonly DescService[] = [
   IdentityService,
   ModelService,
   SessionService,
+  TokenService,
   ToolService,
   ToolWorkerService,
 ];

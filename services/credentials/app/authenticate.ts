@@ -8,7 +8,7 @@ import { apiKeyDigest, isApiKeyText, parseApiKey } from "../../runtime/identity/
 import { refused } from "../../runtime/identity/refusal.ts";
 import { fromUuid, toUuid } from "../../runtime/ids/id.ts";
 import { findKey } from "../store/key-store.ts";
-import { findOrg } from "../store/org-store.ts";
+import { findOrgOfToken } from "../store/org-store.ts";
 import type { CredentialsSchema } from "../store/schema.ts";
 import type { KeyUse } from "./key-use.ts";
 import { faultOfKey, principalOfKey } from "./principal-of-key.ts";
@@ -56,8 +56,13 @@ async function authenticateKey(deps: AuthenticateDeps, text: string): Promise<Au
 
 async function authenticateJwt(deps: AuthenticateDeps, token: string): Promise<Authenticated> {
   const identity = await deps.jwts.verify(token);
-  const { found: org, revision } = await findOrg(deps.engine, toUuid("org", identity.orgId));
+  const {
+    found: org,
+    revision,
+    isRevoked,
+  } = await findOrgOfToken(deps.engine, toUuid("org", identity.orgId), identity);
   if (org === undefined) throw refused("ORG_DELETED", { actor: identity.subject });
+  if (isRevoked) throw refused("REVOKED", { actor: identity.subject, orgId: identity.orgId });
   const principal = create(PrincipalSchema, {
     kind: PrincipalKind.USER,
     subject: identity.subject,

@@ -4,8 +4,9 @@ import { type Principal, PrincipalKind, PrincipalSchema } from "@cadre/gen/cadre
 import type { Kysely } from "kysely";
 import { expiryMs } from "../../runtime/identity/principal.ts";
 import { isId, toUuid } from "../../runtime/ids/id.ts";
+import { issuerOf, userGraceMs } from "../domain/token.ts";
 import { findKey } from "../store/key-store.ts";
-import { findOrg } from "../store/org-store.ts";
+import { findOrgOfToken } from "../store/org-store.ts";
 import type { CredentialsSchema } from "../store/schema.ts";
 import { faultOfKey, principalOfKey } from "./principal-of-key.ts";
 
@@ -16,15 +17,9 @@ export interface CheckedPrincipal {
 }
 
 /**
- * A JWT ends in minutes, what was started with it runs for up to a day: so long
- * after its end its user may still act by what runs. New calls need a new token.
- */
-const userGraceMs = 24 * 3_600_000;
-
-/**
  * Whether a principal that was authenticated before may still act. A key may
  * while it can be used, with what it carries now; a user for a day after the
- * token, while the org exists.
+ * token, while the org exists and has not revoked the token.
  */
 export async function checkPrincipal(
   engine: Kysely<CredentialsSchema>,
@@ -37,9 +32,10 @@ export async function checkPrincipal(
     const mayAct = found !== undefined && found.key.org_id === orgId && faultOfKey(found) === undefined;
     return { principal: mayAct ? principalOfKey(found) : undefined, revision };
   }
-  const { found: org, revision } = await findOrg(engine, orgId);
-  const mayAct = asked.kind === PrincipalKind.USER && org !== undefined && expiryMs(asked) + userGraceMs > nowMs;
-  if (!mayAct) return { principal: undefined, revision };
+  const token = { issuer: issuerOf(asked.subject) ?? "", tokenId: asked.tokenId };
+  const { found: org, revision, isRevoked } = await findOrgOfToken(engine, orgId, token);
+  const mayAct = asked.kind === PrincipalKind.USER && !isRevoked && expiryMs(asked) + userGraceMs > nowMs;
+  if (!mayAct || org === undefined) return { principal: undefined, revision };
   return {
     principal: create(PrincipalSchema, { ...asked, operator: org.operator && asked.role === Role.OWNER }),
     revision,

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { subjectSeparator } from "../domain/token.ts";
 
 /** A signature algorithm that an issuer may use. */
 const algorithm = z.enum(["EdDSA", "ES256", "RS256"]);
@@ -10,7 +11,11 @@ const jwksUrl = z.url({ protocol: /^https?$/ }).refine((text) => {
 
 const issuerSchema = z
   .strictObject({
-    issuer: z.string().min(1).max(256),
+    issuer: z
+      .string()
+      .min(1)
+      .max(256)
+      .refine((text) => !text.includes(subjectSeparator), "must be without |"),
     audience: z.string().min(1).max(256),
     jwks_url: jwksUrl,
     algorithms: z.array(algorithm).min(1).default(["EdDSA", "ES256", "RS256"]),

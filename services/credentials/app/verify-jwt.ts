@@ -3,6 +3,7 @@ import { AppError } from "../../runtime/errors/app-error.ts";
 import { type RefusalCode, refused } from "../../runtime/identity/refusal.ts";
 import { refusalOf } from "../../runtime/identity/service-token.ts";
 import { isId } from "../../runtime/ids/id.ts";
+import { maxTokenLifetimeMs, subjectPrefix, type TokenKey } from "../domain/token.ts";
 import type { JwtIssuer } from "./jwt-issuer.ts";
 
 // Invariants (RFC 8725):
@@ -13,11 +14,9 @@ import type { JwtIssuer } from "./jwt-issuer.ts";
 //    it names only selects whose keys are tried.
 
 /** Whom a JWT stands for, as its issuer says. */
-export interface JwtIdentity {
+export interface JwtIdentity extends TokenKey {
   /** `<issuer>|<sub>`. */
   readonly subject: string;
-  /** `jti`. */
-  readonly tokenId: string;
   /** `org_…`; whether it exists is not known yet. */
   readonly orgId: string;
   /** `cadre.credentials.v1.Role`. */
@@ -33,6 +32,10 @@ export interface JwtVerifier {
    * @throws AppError UNAUTHENTICATED with the true reason as its cause, UNAVAILABLE if the issuer's keys cannot be had
    */
   verify(token: string): Promise<JwtIdentity>;
+  /** The same for a token that may have ended: whom it stood for. Grants nothing. */
+  identify(token: string): Promise<JwtIdentity>;
+  /** Whether an issuer is configured, and its tokens may be an org's. */
+  speaksFor(issuer: string, orgId: string): boolean;
 }
 
 const maxTokenCharacters = 4_096;
@@ -59,28 +62,35 @@ export function createJwtVerifier(issuers: readonly JwtIssuer[], now: () => numb
     }),
   );
 
+  async function read(token: string, clockTolerance: number): Promise<JwtIdentity> {
+    if (token.length > maxTokenCharacters) throw refused("TOO_LONG");
+    // jose also reads the other base64 alphabet and padding; one token has one text.
+    if (!/^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$/.test(token)) throw refused("MALFORMED");
+    const { iss, kid } = look(token);
+    const found = known.get(iss);
+    if (found === undefined) throw refused("WRONG_ISSUER");
+    const { issuer, keys } = found;
+    const { payload } = await jwtVerify(token, (header, jws) => keys(header, jws).catch(rethrowKeys), {
+      algorithms: [...issuer.algorithms],
+      issuer: issuer.issuer,
+      audience: issuer.audience,
+      typ: issuer.typ,
+      requiredClaims: ["exp", "iat", "iss", "aud", "sub", "jti"],
+      clockTolerance,
+      currentDate: new Date(now()),
+    }).catch((thrown: unknown) => {
+      if (thrown instanceof AppError) throw thrown;
+      throw refused(refusalOf(thrown), { cause: thrown, actor: `${iss}|?kid=${kid}` });
+    });
+    return toIdentity(issuer, payload, now());
+  }
+
   return {
-    async verify(token) {
-      if (token.length > maxTokenCharacters) throw refused("TOO_LONG");
-      // jose also reads the other base64 alphabet and padding; one token has one text.
-      if (!/^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$/.test(token)) throw refused("MALFORMED");
-      const { iss, kid } = look(token);
-      const found = known.get(iss);
-      if (found === undefined) throw refused("WRONG_ISSUER");
-      const { issuer, keys } = found;
-      const { payload } = await jwtVerify(token, (header, jws) => keys(header, jws).catch(rethrowKeys), {
-        algorithms: [...issuer.algorithms],
-        issuer: issuer.issuer,
-        audience: issuer.audience,
-        typ: issuer.typ,
-        requiredClaims: ["exp", "iat", "iss", "aud", "sub", "jti"],
-        clockTolerance: skewSeconds,
-        currentDate: new Date(now()),
-      }).catch((thrown: unknown) => {
-        if (thrown instanceof AppError) throw thrown;
-        throw refused(refusalOf(thrown), { cause: thrown, actor: `${iss}|?kid=${kid}` });
-      });
-      return toIdentity(issuer, payload, now());
+    verify: (token) => read(token, skewSeconds),
+    identify: (token) => read(token, maxTokenLifetimeMs / 1_000),
+    speaksFor: (name, orgId) => {
+      const issuer = known.get(name)?.issuer;
+      return issuer !== undefined && issuer.orgs?.includes(orgId) !== false;
     },
   };
 }
@@ -110,7 +120,7 @@ function rethrowKeys(thrown: unknown): never {
 
 function toIdentity(issuer: JwtIssuer, payload: JWTPayload, nowMs: number): JwtIdentity {
   const { sub, jti, exp, iat } = payload;
-  const actor = `${issuer.issuer}|${typeof sub === "string" ? sub : ""}`;
+  const actor = `${subjectPrefix(issuer.issuer)}${typeof sub === "string" ? sub : ""}`;
   const refuse = (code: RefusalCode): never => {
     throw refused(code, { actor });
   };
@@ -118,13 +128,14 @@ function toIdentity(issuer: JwtIssuer, payload: JWTPayload, nowMs: number): JwtI
   if (typeof jti !== "string" || jti === "" || jti.length > 256) return refuse("CLAIM_INVALID");
   if (exp === undefined || iat === undefined || iat * 1_000 > nowMs + skewSeconds * 1_000)
     return refuse("CLAIM_INVALID");
+  if (exp * 1_000 > nowMs + maxTokenLifetimeMs) return refuse("CLAIM_INVALID");
   const orgId = payload[issuer.org_claim];
   if (typeof orgId !== "string" || !isId("org", orgId)) return refuse("CLAIM_INVALID");
   if (issuer.orgs?.includes(orgId) === false) return refuse("CLAIM_INVALID");
   const role = readRole(payload[issuer.role_claim]);
   const scopes = readScopes(payload[issuer.scope_claim]);
   if (role === undefined || scopes === undefined) return refuse("CLAIM_INVALID");
-  return { subject: actor, tokenId: jti, orgId, role, scopes, expiresAtMs: exp * 1_000 };
+  return { issuer: issuer.issuer, subject: actor, tokenId: jti, orgId, role, scopes, expiresAtMs: exp * 1_000 };
 }
 
 function readRole(claim: unknown): number | undefined {

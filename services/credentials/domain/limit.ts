@@ -19,6 +19,7 @@ export const limitDefinitions = {
   tools: { description: "Tools that are registered", default: 1_000, max: 100_000 },
   workers: { description: "Workers that are connected at once", default: 50, max: 10_000 },
   keys: { description: "API keys that are neither revoked nor expired", default: 1_000, max: 100_000 },
+  revoked_tokens: { description: "JWTs that are remembered as revoked", default: 10_000, max: 1_000_000 },
   requests_per_second: { description: "Calls a second of one credential, sustained", default: 100, max: 100_000 },
   request_burst: { description: "Calls of one credential at once", default: 200, max: 200_000 },
 } as const satisfies Readonly<Record<string, LimitDefinition>>;

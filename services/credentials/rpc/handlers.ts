@@ -1,7 +1,9 @@
 import { create } from "@bufbuild/protobuf";
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { ApiKeyService } from "@cadre/gen/cadre/credentials/v1/api_key_pb";
 import { AuditService, AuditSinkService } from "@cadre/gen/cadre/credentials/v1/audit_pb";
 import { AuthenticationService, IdentityService, LimitSchema } from "@cadre/gen/cadre/credentials/v1/identity_pb";
+import { TokenService } from "@cadre/gen/cadre/credentials/v1/token_pb";
 import type { DenialLog } from "../../runtime/audit/denial-log.ts";
 import { AppError } from "../../runtime/errors/app-error.ts";
 import { Refusal, refused } from "../../runtime/identity/refusal.ts";
@@ -19,6 +21,7 @@ import { listAuditEvents } from "../app/list-audit-events.ts";
 import { toProtoOrg } from "../app/proto-key.ts";
 import { getOrgKey, listOrgKeys } from "../app/read-keys.ts";
 import { revokeKey } from "../app/revoke-key.ts";
+import { revokeToken } from "../app/revoke-token.ts";
 import { setLimit } from "../app/set-limit.ts";
 import { limitsOf, type OrgLimit } from "../domain/limit.ts";
 import { findLimits } from "../store/limit-store.ts";
@@ -43,6 +46,14 @@ export function createImplementations(deps: HandlersDeps): Implementation[] {
       },
       async revokeKey({ keyId }, context) {
         return { key: await revokeKey(deps, requirePrincipal(context), keyId, requestContext(context.values)) };
+      },
+    }),
+    implement(TokenService, {
+      async revokeToken({ token }, context) {
+        const scope = requestContext(context.values);
+        const { jwts } = deps.authentication;
+        const revoked = await revokeToken({ ...deps, jwts }, requirePrincipal(context), token, scope);
+        return { ...revoked, rememberedUntil: timestampFromDate(revoked.rememberedUntil) };
       },
     }),
     implement(IdentityService, {

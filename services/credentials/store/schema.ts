@@ -52,6 +52,16 @@ export interface RevisionTable {
   value: bigint;
 }
 
+/** A JWT that was ended before its time. */
+export interface RevokedTokenTable {
+  readonly org_id: string;
+  readonly issuer: string;
+  readonly token_id: string;
+  /** After that it has ended by itself, and so has what was started with it. */
+  remembered_until: Date;
+  readonly revoked_at: Generated<Date>;
+}
+
 /** What changed, kept for as long as a watcher may need it. */
 export interface ChangeTable {
   readonly revision: bigint;
@@ -103,6 +113,7 @@ export interface CredentialsSchema {
   readonly installation: InstallationTable;
   readonly api_key: ApiKeyTable;
   readonly org_limit: OrgLimitTable;
+  readonly revoked_token: RevokedTokenTable;
   readonly revision: RevisionTable;
   readonly change: ChangeTable;
   readonly replica: ReplicaTable;

@@ -9,7 +9,7 @@ import { isApiKeyText, parseApiKey } from "./api-key.ts";
 import { onBehalfOfCall } from "./asking-call.ts";
 import type { Authentication, Authenticator, IncomingCall } from "./authenticator.ts";
 import { BoundedMap } from "./bounded-map.ts";
-import type { ChangeFeed } from "./change-feed.ts";
+import { type ChangeFeed, isRevoked } from "./change-feed.ts";
 import { expiryMs, freezePrincipal } from "./principal.ts";
 import { Refusal, type RefusalCode, refused } from "./refusal.ts";
 
@@ -61,8 +61,7 @@ export function createBearerAuthenticator(options: BearerAuthenticatorOptions): 
   const failures = createTokenBuckets({ maxKeys: maxSources });
   const failureRate = { perSecond: (options.failuresPerMinute ?? 10) / 60, burst: options.failuresPerMinute ?? 10 };
   changes.listen({
-    onRevoked: ({ subject, tokenId }) =>
-      allowed.deleteWhere((entry) => entry.subject === subject && (tokenId === "" || entry.tokenId === tokenId)),
+    onRevoked: (revoked) => allowed.deleteWhere((entry) => isRevoked(entry, revoked)),
     onReset: () => allowed.clear(),
   });
 

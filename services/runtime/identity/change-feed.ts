@@ -15,10 +15,19 @@ import type { Logger } from "../log/log.ts";
 
 /** A credential that is valid no more. */
 export interface RevokedCredential {
-  /** As in `Principal.subject`. */
+  /** As in `Principal.subject`; of a single JWT what that begins with. */
   readonly subject: string;
   /** The JWT's id if only that one ended; empty for all of the subject. */
   readonly tokenId: string;
+}
+
+/** Whether a credential is the one that ended. */
+export function isRevoked(
+  credential: { readonly subject: string; readonly tokenId: string },
+  { subject, tokenId }: RevokedCredential,
+): boolean {
+  if (tokenId === "") return credential.subject === subject;
+  return credential.tokenId === tokenId && credential.subject.startsWith(subject);
 }
 
 /** What to do when something changed. Runs at once, before the change is acknowledged; must not throw. */

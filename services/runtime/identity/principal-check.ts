@@ -4,7 +4,7 @@ import { AppError } from "../errors/app-error.ts";
 import { toAppError } from "../errors/failure.ts";
 import { boundary } from "../failpoint/failpoint.ts";
 import { BoundedMap } from "./bounded-map.ts";
-import type { ChangeFeed } from "./change-feed.ts";
+import { type ChangeFeed, isRevoked } from "./change-feed.ts";
 import { encodePrincipal, freezePrincipal } from "./principal.ts";
 
 /** Says whether a principal that was authenticated before, maybe hours ago, may still act. */
@@ -43,8 +43,7 @@ export function createPrincipalCheck(options: PrincipalCheckOptions): PrincipalC
   const now = options.now ?? (() => performance.now());
   const checked = new BoundedMap<string, Checked>(maxCached);
   changes.listen({
-    onRevoked: ({ subject, tokenId }) =>
-      checked.deleteWhere(({ asked }) => asked.subject === subject && (tokenId === "" || asked.tokenId === tokenId)),
+    onRevoked: (revoked) => checked.deleteWhere(({ asked }) => isRevoked(asked, revoked)),
     onReset: () => checked.clear(),
   });
 

@@ -1,5 +1,6 @@
 import type { Migration } from "../../../runtime/postgres/migrator.ts";
 import { migration as initial } from "./0001-initial.ts";
+import { migration as revokedToken } from "./0002-revoked-token.ts";
 
 /** The steps of the credentials schema, in order. */
-export const migrations: readonly Migration[] = [initial];
+export const migrations: readonly Migration[] = [initial, revokedToken];
