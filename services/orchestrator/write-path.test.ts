@@ -223,7 +223,8 @@ describe("a writer that was replaced", () => {
         );
         await client.query(
           `select append($1, $2, array[${shard}]::smallint[], (select array[epoch] from shard where shard = ${shard}),
-            '{}','{}','{}','{}', '{}','{}','{}','{}','{}', '{}','{}','{}','{}','{}','{}','{}',
+            '{}','{}','{}','{}','{}','{}','{}','{}','{}','{}','{}', '{}','{}','{}','{}','{}',
+            '{}','{}','{}','{}','{}','{}','{}','{}',
             array['${sessionId}']::uuid[], array[0]::bigint[], array[1]::bigint[], '{0}','{0}','{0}','{0}','{0}','{f}',
             array['${sessionId}']::uuid[], array[1]::bigint[], array['x'::bytea], '{}','{}', '{}','{}','{}','{}','{}', '')`,
           [String(writer), rows[0].n],

@@ -216,7 +216,7 @@ export class Engine {
     waiters.add(woken);
     this.#replies.set(note, waiters);
     try {
-      await inbox.put(orgUuid, { commandId, sessionId: sessionUuid, body: toBinary(CommandSchema, command) });
+      await inbox.put(orgUuid, { commandId, rootId: sessionUuid, body: toBinary(CommandSchema, command) });
       // The owner may be this process by now, or nobody yet.
       void this.#readInbox();
       for (;;) {
@@ -409,7 +409,7 @@ export class Engine {
     const { inbox, services } = this.#options;
     const shards = [...(this.#ownership.tenure?.shards.keys() ?? [])];
     if (shards.length === 0) return;
-    for (const { commandId, sessionId, body } of await inbox.waiting(shards, inboxPage)) {
+    for (const { commandId, rootId: sessionId, body } of await inbox.waiting(shards, inboxPage)) {
       const actor = await this.#actorOf(sessionId);
       // A session that is gone: its command is removed with the answered ones, after its caller gave up.
       if (actor === undefined || actor === "elsewhere") continue;

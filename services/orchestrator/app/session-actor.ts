@@ -28,6 +28,7 @@ import type { CancelCause, EntryBody, RunAccepted } from "../domain/entry.ts";
 import type { JsonObject } from "../domain/json.ts";
 import { limitExceeded } from "../domain/limit.ts";
 import { fold, type Run } from "../domain/run.ts";
+import { runState } from "../store/append-store.ts";
 import type { Committer } from "../store/committer.ts";
 import type { SessionState, SessionStore, StoredSession } from "../store/session-store.ts";
 import { encodeReply, refusal } from "./command-reply.ts";
@@ -89,11 +90,17 @@ export class SessionActor {
     this.#lastOrdinal = state.lastOrdinal;
     this.#usedMs = performance.now();
     committer.open({
-      sessionId: state.session.sessionId,
+      rootId: state.session.sessionId,
       shard: state.session.shard,
       epoch,
       lastSeq: state.session.lastSeq,
-      runs: state.open.map(({ run, chain }) => ({ runId: toUuid("run", run.runId), head: run.head, chain })),
+      runs: state.open.map(({ run, chain }) => ({
+        runId: toUuid("run", run.runId),
+        head: run.head,
+        chain,
+        state: runState.running,
+        wakeAtMs: undefined,
+      })),
     });
     this.#journal = new SessionJournal({
       sessionId: fromUuid("ses", state.session.sessionId),
@@ -182,7 +189,7 @@ export class SessionActor {
           return await this.#cancelTurn(command, command.request.value, commandId);
         case "deleteSession":
           return await this.#delete(command, commandId);
-        case undefined:
+        default:
           throw new AppError("UNIMPLEMENTED", "the command is unknown here");
       }
     } catch (error) {
@@ -241,7 +248,13 @@ export class SessionActor {
       await this.#journal.store([...steps, { turn, entries: [accepted] }], {
         newRun: {
           runId: toUuid("run", runId),
+          orgId: undefined,
+          sessionId: this.sessionUuid,
+          parentRunId: undefined,
           ordinal: turn.ordinal,
+          name: accepted.agent.name,
+          labels: {},
+          scheduleId: undefined,
           view: encodeTurnView(run, turn.afterSeq),
         },
         ...(digests === undefined ? {} : { answered: { method: sendTurnMethod, ...digests, response } }),

@@ -14,8 +14,8 @@ import type { SessionEvent } from "@cadre/gen/cadre/orchestrator/v1/session_even
 import { toUuid } from "../../runtime/ids/id.ts";
 import type { EntryBody } from "../domain/entry.ts";
 import { fold, type Run } from "../domain/run.ts";
-import { addUsage, type UsageDelta } from "../store/append-store.ts";
-import type { Change, Committer, UnnumberedEvent } from "../store/committer.ts";
+import { addUsage, runState, type UsageDelta } from "../store/append-store.ts";
+import type { Change, Committer, RunStanding, UnnumberedEvent } from "../store/committer.ts";
 import { durationOf, encodeTurnView } from "./turn-view.ts";
 
 /** Why a turn is stopped from outside. */
@@ -127,7 +127,7 @@ export class SessionJournal {
   ): Promise<void> {
     const atMs = this.#now();
     const entries: NonNullable<Change["entries"]>[number][] = [];
-    const views: NonNullable<Change["views"]>[number][] = [];
+    const standings: RunStanding[] = [];
     const events: UnnumberedEvent[] = [];
     const moves = new Map<Turn, Run>();
     let usage: UsageDelta | undefined;
@@ -143,7 +143,8 @@ export class SessionJournal {
       const ended = run.ended !== undefined && (moves.get(step.turn) ?? step.turn.run).ended === undefined;
       moves.set(step.turn, run);
       if (ended) {
-        views.push({ runId, view: encodeTurnView(run, step.turn.afterSeq) });
+        const state = runState[run.ended?.end.state ?? "running"];
+        standings.push({ runId, state, wakeAtMs: undefined, view: encodeTurnView(run, step.turn.afterSeq) });
         usage = addUsage(usage, { ...run.usage, durationMs: durationOf(run) });
       }
       for (const body of step.events ?? []) events.push(this.#event(step.turn, atMs, body));
@@ -151,10 +152,10 @@ export class SessionJournal {
     // 1: nothing is submitted if a fold above has thrown.
     for (const [turn, run] of moves) turn.advance(run);
     const stored = await this.#committer.submit({
-      sessionId: this.sessionUuid,
+      rootId: this.sessionUuid,
       ...more,
       ...(entries.length > 0 ? { entries } : {}),
-      ...(views.length > 0 ? { views } : {}),
+      ...(standings.length > 0 ? { standings } : {}),
       ...(events.length > 0 ? { events } : {}),
       ...(usage === undefined ? {} : { usage }),
     });

@@ -15,10 +15,21 @@ export interface Batch {
 /** A run to create. */
 export interface NewRun {
   readonly runId: string;
-  readonly sessionId: string;
+  /** What its shard belongs to: a session, a run, or itself. */
+  readonly rootId: string;
+  readonly shard: number;
+  /** Of a root run; the others are of their root's org. */
+  readonly orgId: string | undefined;
+  /** The session that it is a turn of. */
+  readonly sessionId: string | undefined;
+  readonly parentRunId: string | undefined;
   /** Counts the session's runs from 1. */
-  readonly ordinal: number;
-  /** The run as readers see it. */
+  readonly ordinal: number | undefined;
+  /** Of its graph or agent. */
+  readonly name: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly scheduleId: string | undefined;
+  /** What readers see beside the journal. */
   readonly view: Uint8Array;
 }
 
@@ -38,9 +49,21 @@ export interface HeadMove {
   readonly previous: Uint8Array;
   readonly to: number;
   readonly chain: Uint8Array;
-  readonly ended: boolean;
-  /** The run as readers see it; undefined leaves it. */
+  readonly state: RunState;
+  /** When something of it is due, in milliseconds since the epoch on the database's clock. */
+  readonly wakeAtMs: number | undefined;
+  /** What readers see beside the journal; undefined leaves it. */
   readonly view: Uint8Array | undefined;
+}
+
+/** How far a run is, as its row says it: the numbers of RunState in the contract. */
+export const runState = { running: 1, waiting: 2, parked: 3, succeeded: 4, failed: 5, cancelled: 6 } as const;
+
+export type RunState = (typeof runState)[keyof typeof runState];
+
+/** Whether nothing follows any more. */
+export function hasEnded(state: RunState): boolean {
+  return state >= runState.succeeded;
 }
 
 /** What runs that ended add to their session. */
@@ -88,7 +111,8 @@ export interface Reply {
 
 /** What a command that is repeated with its key is answered with. */
 export interface AnsweredCommand {
-  readonly sessionId: string;
+  /** The session or root run that it changed. */
+  readonly rootId: string;
   readonly method: string;
   readonly keyDigest: Uint8Array;
   readonly requestDigest: Uint8Array;

@@ -8,8 +8,8 @@
  *    batch moves: a refused change leaves no gap.
  * 3. A change is answered after its own commit, never before. What it wrote is
  *    told to the readers before the answer.
- * 4. When a change of a session fails, the later ones of that session fail too,
- *    until the session is opened anew; they may build on the one that failed.
+ * 4. When a change of a root fails, the later ones of that root fail too,
+ *    until the root is opened anew; they may build on the one that failed.
  *    Changes marked `standsAlone` are outside of this.
  * 5. A batch whose outcome got lost is looked up by its number and the hashes
  *    of its runs before anything else is stored.
@@ -27,10 +27,12 @@ import {
   addUsage,
   type Batch,
   type HeadMove,
+  hasEnded,
   type NewRun,
   type NumberedEntry,
   type NumberedEvent,
   type Reply,
+  runState,
   type SessionMove,
   type UsageDelta,
 } from "./append-store.ts";
@@ -41,29 +43,43 @@ export type UnnumberedEvent = Omit<SessionEvent, "seq" | "$typeName" | "$unknown
 
 /** What one caller wants stored, all or nothing. UUIDs are text. */
 export interface Change {
-  readonly sessionId: string;
-  readonly newRun?: Omit<NewRun, "sessionId">;
+  /** The session or root run. */
+  readonly rootId: string;
+  readonly newRun?: Omit<NewRun, "rootId" | "shard">;
   /** In order; of runs that were opened, or of `newRun`. */
   readonly entries?: readonly { readonly runId: string; readonly entry: Entry }[];
-  /** Runs as readers see them from now on. */
-  readonly views?: readonly { readonly runId: string; readonly view: Uint8Array }[];
+  /** Where runs with new entries stand from now on; the others stand where they did. */
+  readonly standings?: readonly RunStanding[];
   readonly events?: readonly UnnumberedEvent[];
   readonly usage?: UsageDelta;
   readonly deleted?: boolean;
   readonly reply?: Reply;
-  readonly answered?: Omit<AnsweredCommand, "sessionId">;
+  readonly answered?: Omit<AnsweredCommand, "rootId">;
   /** Nothing that is submitted later builds on it. */
   readonly standsAlone?: boolean;
 }
 
-/** A session whose changes this process stores. */
-export interface OpenSession {
-  readonly sessionId: string;
+/** What a run's row says beside its head. */
+export interface RunStanding extends Pick<HeadMove, "state" | "wakeAtMs"> {
+  readonly runId: string;
+  /** What readers see beside the journal; undefined leaves it. */
+  readonly view?: Uint8Array;
+}
+
+/** A session or root run whose changes this process stores. */
+export interface OpenRoot {
+  readonly rootId: string;
   readonly shard: number;
   readonly epoch: bigint;
+  /** The number of the session's last event. */
   readonly lastSeq: number;
   /** Runs that have not ended. */
-  readonly runs: readonly { readonly runId: string; readonly head: number; readonly chain: Uint8Array }[];
+  readonly runs: readonly ({ readonly runId: string } & Omit<
+    HeadMove,
+    "runId" | "from" | "previous" | "to" | "view"
+  > & {
+      readonly head: number;
+    })[];
 }
 
 export interface CommitterOptions {
@@ -71,7 +87,7 @@ export interface CommitterOptions {
   readonly writer: bigint;
   readonly log: Logger;
   /** Told what was stored, in order, before the change is answered. Must not throw. */
-  readonly onStored: (sessionId: string, events: readonly SessionEvent[]) => void;
+  readonly onStored: (rootId: string, events: readonly SessionEvent[], runIds: readonly string[]) => void;
   /** Told after each stored batch. Must not throw. */
   readonly onBatch?: () => void;
   /** Told once, when the writer was replaced. */
@@ -91,11 +107,11 @@ export interface CommitterStatus {
   readonly batches: number;
 }
 
-interface SessionHead {
+interface RootHead {
   readonly shard: number;
   readonly epoch: bigint;
   lastSeq: number;
-  readonly runs: Map<string, { head: number; chain: Uint8Array }>;
+  readonly runs: Map<string, Pick<HeadMove, "chain" | "state" | "wakeAtMs"> & { readonly head: number }>;
   broken: boolean;
 }
 
@@ -106,7 +122,7 @@ interface Waiting {
   /** The events' bytes without their numbers, in order. */
   readonly events: readonly Uint8Array[];
   readonly bytes: number;
-  readonly head: SessionHead;
+  readonly head: RootHead;
   readonly resolve: (events: readonly SessionEvent[]) => void;
   readonly reject: (error: AppError) => void;
 }
@@ -128,7 +144,7 @@ const noUsage: UsageDelta = { inputTokens: 0, outputTokens: 0, modelCalls: 0, to
 export class Committer {
   readonly writer: bigint;
   readonly #options: CommitterOptions;
-  readonly #sessions = new Map<string, SessionHead>();
+  readonly #roots = new Map<string, RootHead>();
   readonly #maxQueued: number;
   readonly #maxUnrelayed: number;
   #queue: Waiting[] = [];
@@ -150,22 +166,22 @@ export class Committer {
     return { queued: this.#queue.length, unrelayed: this.#unrelayed, batches: Number(this.#number) };
   }
 
-  /** Takes over the numbering of a session, as it was read from the store. */
-  open(session: OpenSession): void {
-    this.#sessions.set(session.sessionId, {
-      shard: session.shard,
-      epoch: session.epoch,
-      lastSeq: session.lastSeq,
-      runs: new Map(session.runs.map(({ runId, head, chain }) => [runId, { head, chain }])),
+  /** Takes over the numbering of a root, as it was read from the store. */
+  open(root: OpenRoot): void {
+    this.#roots.set(root.rootId, {
+      shard: root.shard,
+      epoch: root.epoch,
+      lastSeq: root.lastSeq,
+      runs: new Map(root.runs.map(({ runId, ...at }) => [runId, at])),
       broken: false,
     });
   }
 
-  /** Forgets a session. What it still has in the queue fails. */
-  close(sessionId: string): void {
-    const head = this.#sessions.get(sessionId);
+  /** Forgets a root. What it still has in the queue fails. */
+  close(rootId: string): void {
+    const head = this.#roots.get(rootId);
     if (head !== undefined) head.broken = true;
-    this.#sessions.delete(sessionId);
+    this.#roots.delete(rootId);
   }
 
   /** Throws BACKPRESSURE if no new work should be taken on; what runs already is always let through. */
@@ -186,12 +202,12 @@ export class Committer {
   /**
    * Stores a change and gives its events with their numbers.
    *
-   * @throws AppError FENCED when the writer was replaced or the session is not
+   * @throws AppError FENCED when the writer was replaced or the root is not
    * open, IDEMPOTENCY_IN_PROGRESS when its key was taken meanwhile,
    * INTERNAL when the change can never be stored.
    */
   submit(change: Change): Promise<readonly SessionEvent[]> {
-    const head = this.#sessions.get(change.sessionId);
+    const head = this.#roots.get(change.rootId);
     if (this.#fenced || head === undefined) return Promise.reject(fenced());
     const entries = (change.entries ?? []).map(({ runId, entry }) => ({
       runId,
@@ -204,7 +220,7 @@ export class Committer {
     let bytes = change.newRun?.view.length ?? 0;
     for (const { body } of entries) bytes += body.length;
     for (const body of events) bytes += body.length;
-    for (const { view } of change.views ?? []) bytes += view.length;
+    for (const { view } of change.standings ?? []) bytes += view?.length ?? 0;
     this.#queuedBytes += bytes;
     return new Promise((resolve, reject) => {
       this.#queue.push({ change, entries, events, bytes, head, resolve, reject });
@@ -272,7 +288,7 @@ export class Committer {
       prepared.apply();
       for (const [index, item] of live.entries()) {
         const events = prepared.events[index] ?? [];
-        if (events.length > 0) this.#options.onStored(item.change.sessionId, events);
+        this.#options.onStored(item.change.rootId, events, runsOf(item));
         item.resolve(events); // 3
       }
       this.#options.onBatch?.();
@@ -296,7 +312,7 @@ export class Committer {
     for (const item of live) {
       if (item.change.standsAlone !== true) item.head.broken = true; // 4
       if (failure.reason === "INTERNAL") {
-        this.#options.log.error({ err: failure.cause, sessionId: item.change.sessionId }, "a change cannot be stored");
+        this.#options.log.error({ err: failure.cause, rootId: item.change.rootId }, "a change cannot be stored");
       }
       item.reject(failure);
     }
@@ -376,7 +392,7 @@ export class Committer {
     return undefined;
   }
 
-  /** Numbers and chains what a batch holds. Throws if a change does not fit its session. */
+  /** Numbers and chains what a batch holds. Throws if a change does not fit its root. */
   #prepare(live: readonly Waiting[]): Prepared {
     const shards = new Map<number, bigint>();
     const newRuns: NewRun[] = [];
@@ -387,54 +403,34 @@ export class Committer {
     const replies: Reply[] = [];
     const answered: AnsweredCommand[] = [];
     const perChange: SessionEvent[][] = [];
-    const owners = new Map<string, SessionHead>();
+    const owners = new Map<string, RootHead>();
     for (const { change, entries: encoded, events: bodies, head } of live) {
-      const { sessionId } = change;
+      const { rootId } = change;
       shards.set(head.shard, head.epoch);
       if (change.newRun !== undefined) {
-        newRuns.push({ ...change.newRun, sessionId });
-        heads.set(change.newRun.runId, {
-          runId: change.newRun.runId,
-          from: 0,
-          previous: emptyChain,
-          to: 0,
-          chain: emptyChain,
-          ended: false,
-          view: undefined,
-        });
+        newRuns.push({ ...change.newRun, rootId, shard: head.shard });
+        heads.set(change.newRun.runId, moveFrom(change.newRun.runId, startOfRun));
         owners.set(change.newRun.runId, head);
       }
       for (const { runId, kind, body } of encoded) {
         const stored = head.runs.get(runId);
-        const move =
-          heads.get(runId) ??
-          (stored === undefined
-            ? undefined
-            : {
-                runId,
-                from: stored.head,
-                previous: stored.chain,
-                to: stored.head,
-                chain: stored.chain,
-                ended: false,
-                view: undefined,
-              });
-        if (move === undefined || move.ended) throw new TypeError("an entry of a run that is not open");
+        const move = heads.get(runId) ?? (stored === undefined ? undefined : moveFrom(runId, stored));
+        if (move === undefined || hasEnded(move.state)) throw new TypeError("an entry of a run that is not open");
         const seq = move.to + 1;
         const hash = chainHash(move.chain, runId, seq, kind, body);
         entries.push({ runId, seq, kind, body, hash });
-        heads.set(runId, { ...move, to: seq, chain: hash, ended: kind === entryKind["run.ended"] });
+        heads.set(runId, { ...move, to: seq, chain: hash });
         owners.set(runId, head);
       }
-      for (const { runId, view } of change.views ?? []) {
+      for (const { runId, state, wakeAtMs, view } of change.standings ?? []) {
         const move = heads.get(runId);
-        if (move === undefined) throw new TypeError("a view of a run without a new entry");
-        heads.set(runId, { ...move, view });
+        if (move === undefined) throw new TypeError("a standing of a run without a new entry");
+        heads.set(runId, { ...move, state, wakeAtMs, view: view ?? move.view });
       }
       const own: SessionEvent[] = [];
       if (change.events !== undefined || change.usage !== undefined || change.deleted === true) {
-        const move = sessions.get(sessionId) ?? {
-          sessionId,
+        const move = sessions.get(rootId) ?? {
+          sessionId: rootId,
           from: head.lastSeq,
           to: head.lastSeq,
           usage: noUsage,
@@ -447,9 +443,9 @@ export class Committer {
           own.push(message);
           // Fields may come in any order: the number goes behind the bytes that are there.
           const number = toBinary(SessionEventSchema, create(SessionEventSchema, { seq: message.seq }));
-          numbered.push({ sessionId, seq, body: Buffer.concat([bodies[index] ?? new Uint8Array(), number]) });
+          numbered.push({ sessionId: rootId, seq, body: Buffer.concat([bodies[index] ?? new Uint8Array(), number]) });
         }
-        sessions.set(sessionId, {
+        sessions.set(rootId, {
           ...move,
           to: seq,
           usage: addUsage(move.usage, change.usage ?? noUsage),
@@ -458,7 +454,7 @@ export class Committer {
       }
       perChange.push(own);
       if (change.reply !== undefined) replies.push(change.reply);
-      if (change.answered !== undefined) answered.push({ ...change.answered, sessionId });
+      if (change.answered !== undefined) answered.push({ ...change.answered, rootId });
     }
     return {
       batch: {
@@ -476,11 +472,12 @@ export class Committer {
       apply: () => {
         for (const move of heads.values()) {
           const runs = owners.get(move.runId)?.runs;
-          if (move.ended) runs?.delete(move.runId);
-          else runs?.set(move.runId, { head: move.to, chain: move.chain });
+          const { to: head, chain, state, wakeAtMs } = move;
+          if (hasEnded(state)) runs?.delete(move.runId);
+          else runs?.set(move.runId, { head, chain, state, wakeAtMs });
         }
         for (const { change, head } of live) {
-          const move = sessions.get(change.sessionId);
+          const move = sessions.get(change.rootId);
           if (move !== undefined) head.lastSeq = move.to;
         }
       },
@@ -488,6 +485,24 @@ export class Committer {
   }
 }
 
+const startOfRun = { head: 0, chain: emptyChain, state: runState.running, wakeAtMs: undefined } as const;
+
+function moveFrom(
+  runId: string,
+  { head, chain, state, wakeAtMs }: Pick<HeadMove, "chain" | "state" | "wakeAtMs"> & { readonly head: number },
+): HeadMove {
+  return { runId, from: head, previous: chain, to: head, chain, state, wakeAtMs, view: undefined };
+}
+
+/** The runs that a change adds entries to. */
+function runsOf({ entries }: Waiting): readonly string[] {
+  const [first] = entries;
+  if (first === undefined) return [];
+  return entries.every(({ runId }) => runId === first.runId)
+    ? [first.runId]
+    : [...new Set(entries.map(({ runId }) => runId))];
+}
+
 function fenced(): AppError {
-  return new AppError("FENCED", "the session moved to another process");
+  return new AppError("FENCED", "it moved to another process");
 }

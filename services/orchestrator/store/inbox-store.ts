@@ -3,10 +3,11 @@ import type { Database } from "../../runtime/postgres/database.ts";
 import { shardOf } from "../domain/shard.ts";
 import type { OrchestratorSchema } from "./schema.ts";
 
-/** A command that waits for the owner of its session's shard. */
+/** A command that waits for the owner of its root's shard. */
 export interface WaitingCommand {
   readonly commandId: string;
-  readonly sessionId: string;
+  /** The session or root run that it is for. */
+  readonly rootId: string;
   readonly body: Uint8Array;
 }
 
@@ -31,15 +32,15 @@ export class PostgresInboxStore implements InboxStore {
     this.#database = database;
   }
 
-  async put(orgId: string, { commandId, sessionId, body }: WaitingCommand): Promise<void> {
-    const shard = shardOf(sessionId);
+  async put(orgId: string, { commandId, rootId, body }: WaitingCommand): Promise<void> {
+    const shard = shardOf(rootId);
     await this.#database.asOrg(orgId, async (transaction) => {
       await transaction
         .insertInto("inbox")
         .values({
           command_id: commandId,
           org_id: orgId,
-          session_id: sessionId,
+          root_id: rootId,
           shard,
           body: Buffer.from(body),
           reply: null,
@@ -63,12 +64,12 @@ export class PostgresInboxStore implements InboxStore {
     if (shards.length === 0) return [];
     const rows = await this.#database.engine
       .selectFrom("inbox")
-      .select(["command_id", "session_id", "body"])
+      .select(["command_id", "root_id", "body"])
       .where("shard", "in", shards)
       .where("answered_at", "is", null)
       .orderBy("command_id")
       .limit(limit)
       .execute();
-    return rows.map((row) => ({ commandId: row.command_id, sessionId: row.session_id, body: row.body }));
+    return rows.map((row) => ({ commandId: row.command_id, rootId: row.root_id, body: row.body }));
   }
 }

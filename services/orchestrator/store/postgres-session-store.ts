@@ -11,6 +11,7 @@ import type { Entry } from "../domain/entry.ts";
 import { limitExceeded } from "../domain/limit.ts";
 import { damaged, foldAll, type Run } from "../domain/run.ts";
 import { shardOf } from "../domain/shard.ts";
+import { runState } from "./append-store.ts";
 import { decodeEntry, toPinnedAgent } from "./entry-codec.ts";
 import type { OrchestratorSchema } from "./schema.ts";
 import type {
@@ -24,7 +25,12 @@ import type {
 
 type Executor = Kysely<OrchestratorSchema> | Transaction<OrchestratorSchema>;
 type SessionRow = Selectable<OrchestratorSchema["session"]> & { busy: boolean };
-type RunRow = Pick<Selectable<OrchestratorSchema["run"]>, "run_id" | "ordinal" | "head" | "chain" | "ended" | "view">;
+type RunRow = Pick<
+  Selectable<OrchestratorSchema["run"]>,
+  "run_id" | "ordinal" | "head" | "chain" | "ended" | "view"
+> & {
+  ordinal: number;
+};
 
 /** Sessions in PostgreSQL. */
 export class PostgresSessionStore implements SessionStore {
@@ -150,9 +156,10 @@ export class PostgresSessionStore implements SessionStore {
       .select("session_id")
       .distinct()
       .where("shard", "in", shards)
-      .where("ended", "=", false)
+      .where("state", "=", runState.running)
+      .where("session_id", "is not", null)
       .execute();
-    return rows.map((row) => row.session_id);
+    return rows.flatMap((row) => row.session_id ?? []);
   }
 
   async countOpenRuns(orgId: string): Promise<number> {
@@ -161,6 +168,7 @@ export class PostgresSessionStore implements SessionStore {
       .select((query) => query.fn.countAll<bigint>().as("count"))
       .where("org_id", "=", orgId)
       .where("ended", "=", false)
+      .where("session_id", "is not", null)
       .executeTakeFirstOrThrow();
     return Number(count);
   }
@@ -219,8 +227,10 @@ async function findSession(executor: Executor, sessionId: string): Promise<Store
 function runs(executor: Executor, sessionId: string) {
   return executor
     .selectFrom("run")
-    .select(["run_id", "ordinal", "head", "chain", "ended", "view"])
-    .where("session_id", "=", sessionId);
+    .select(["run_id", "head", "chain", "ended", "view"])
+    .select((query) => query.ref("ordinal").$notNull().as("ordinal"))
+    .where("session_id", "=", sessionId)
+    .where("ordinal", "is not", null);
 }
 
 function toSession(row: SessionRow): StoredSession {

@@ -62,13 +62,22 @@ interface SessionTable {
 interface RunTable {
   run_id: string;
   org_id: string;
-  session_id: string;
+  root_id: string;
+  session_id: string | null;
+  parent_run_id: string | null;
   shard: number;
-  ordinal: number;
+  ordinal: number | null;
+  name: string;
+  state: number;
+  labels: unknown;
+  schedule_id: string | null;
   head: number;
   chain: Uint8Array;
   ended: boolean;
   view: Uint8Array;
+  wake_at: Date | null;
+  created_at: Generated<Date>;
+  ended_at: Date | null;
 }
 
 interface EntryTable {
@@ -92,7 +101,7 @@ interface SessionEventTable {
 interface InboxTable {
   command_id: string;
   org_id: string;
-  session_id: string;
+  root_id: string;
   shard: number;
   body: Uint8Array;
   reply: Uint8Array | null;

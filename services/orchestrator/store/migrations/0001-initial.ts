@@ -154,14 +154,15 @@ const tables: readonly string[] = [
   `create index answered_by_age on answered (created_at)`,
 ];
 
-const functions: readonly string[] = [
-  // Stores a batch of a writer: one statement, one transaction, one notification.
-  //   CF001 the writer is fenced, or lost one of the shards
-  //   CF002 the batch does not continue what is stored
-  //   CF003 an idempotency key is taken
-  //   CF004 the batch is not the next one: it was stored before, or another was
-  //   CF005 the lease expired, and nobody has taken over yet
-  `create function append(
+/**
+ * Stores a batch of a writer: one statement, one transaction, one notification.
+ *   CF001 the writer is fenced, or lost one of the shards
+ *   CF002 the batch does not continue what is stored
+ *   CF003 an idempotency key is taken
+ *   CF004 the batch is not the next one: it was stored before, or another was
+ *   CF005 the lease expired, and nobody has taken over yet
+ */
+const append = `create function append(
     w bigint, expected_batch bigint, shards smallint[], epochs bigint[],
     new_run uuid[], new_session uuid[], new_ordinal int[], new_view bytea[],
     e_run uuid[], e_seq int[], e_kind smallint[], e_body bytea[], e_hash bytea[],
@@ -246,7 +247,10 @@ const functions: readonly string[] = [
     end if;
     perform pg_notify('orchestrator_commit', w || note);
     return next;
-  end $$`,
+  end $$`;
+
+const functions: readonly string[] = [
+  append,
   // Makes a writer. In a topology where no other process can live, the former ones are fenced at once.
   `create function register_writer(process_name text, lease_ms int, previous_are_dead boolean) returns bigint
   language plpgsql security definer set search_path from current as $$
@@ -366,4 +370,11 @@ const rights: readonly string[] = [
     `revoke execute on function ${name} from public`,
     `grant execute on function ${name} to cadre_orchestrator_engine`,
   ]),
+];
+
+/** The function and its rights, for a later migration that goes down. */
+export const appendForTurns: readonly string[] = [
+  append,
+  `revoke execute on function append from public`,
+  `grant execute on function append to cadre_orchestrator_engine`,
 ];

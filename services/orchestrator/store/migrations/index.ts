@@ -1,5 +1,6 @@
 import type { Migration } from "../../../runtime/postgres/migrator.ts";
 import { migration as initial } from "./0001-initial.ts";
+import { migration as runs } from "./0002-runs.ts";
 
 /** The orchestrator's migrations, in order. */
-export const migrations: readonly Migration[] = [initial];
+export const migrations: readonly Migration[] = [initial, runs];
