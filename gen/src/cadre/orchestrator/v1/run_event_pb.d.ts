@@ -479,6 +479,15 @@ export declare type StepEndedEvent = Message<"cadre.orchestrator.v1.StepEndedEve
      */
     value: StepReceipt;
     case: "cancelled";
+  } | {
+    /**
+     * It has an output that is larger than an event may be: this many bytes as
+     * JSON. GetRun has it.
+     *
+     * @generated from field: uint64 large_output_bytes = 7;
+     */
+    value: bigint;
+    case: "largeOutputBytes";
   } | { case: undefined; value?: undefined };
 };
 
@@ -761,6 +770,15 @@ export declare type RunEndedEvent = Message<"cadre.orchestrator.v1.RunEndedEvent
      */
     value: boolean;
     case: "cancelled";
+  } | {
+    /**
+     * It succeeded with an output that is larger than an event may be: this many
+     * bytes as JSON. GetRun has it.
+     *
+     * @generated from field: uint64 large_output_bytes = 4;
+     */
+    value: bigint;
+    case: "largeOutputBytes";
   } | { case: undefined; value?: undefined };
 };
 

@@ -14,7 +14,8 @@ import type { Graph } from "./graph_pb.js";
 export declare const file_cadre_orchestrator_v1_run: GenFile;
 
 /**
- * A run.
+ * A run. In a list, what is as large as the run is left out: `input`, `output`,
+ * `steps`, `budget`, `pins`, `graph` and where it was forked from; GetRun has all.
  *
  * @generated from message cadre.orchestrator.v1.Run
  */
@@ -41,14 +42,15 @@ export declare type Run = Message<"cadre.orchestrator.v1.Run"> & {
   state: RunState;
 
   /**
-   * What it was given.
+   * What it was given; of a turn: `{"text": …}`.
    *
    * @generated from field: google.protobuf.Value input = 4;
    */
   input?: Value | undefined;
 
   /**
-   * What came of it, if it succeeded.
+   * What came of it, if it succeeded. Of a turn: `{"text": …}`, or the JSON
+   * value when the answer was held to a schema.
    *
    * @generated from field: google.protobuf.Value output = 5;
    */
@@ -69,7 +71,8 @@ export declare type Run = Message<"cadre.orchestrator.v1.Run"> & {
   parked?: RunParked | undefined;
 
   /**
-   * Its steps that were begun, in the graph's order; in GetRun only.
+   * Its steps that were begun, in the graph's order; of a turn: the model's and
+   * the tools' calls.
    *
    * @generated from field: repeated cadre.orchestrator.v1.RunStep steps = 8;
    */
@@ -161,7 +164,7 @@ export declare type Run = Message<"cadre.orchestrator.v1.Run"> & {
   endedAt?: Timestamp | undefined;
 
   /**
-   * The graph; absent for a turn. In GetRun only.
+   * The graph; absent for a turn.
    *
    * @generated from field: cadre.orchestrator.v1.Graph graph = 21;
    */
@@ -249,7 +252,7 @@ export declare const PinnedDigestSchema: GenMessage<PinnedDigest>;
  */
 export declare type RunStep = Message<"cadre.orchestrator.v1.RunStep"> & {
   /**
-   * The step's name in the graph.
+   * The step's name in the graph; in a turn `model`, or the tool's name.
    *
    * @generated from field: string name = 1;
    */
@@ -277,7 +280,8 @@ export declare type RunStep = Message<"cadre.orchestrator.v1.RunStep"> & {
   attempt: number;
 
   /**
-   * What came of it, if it succeeded.
+   * What came of it, if it succeeded. Left out where the outputs of a run's
+   * steps are larger than 2 MiB together; the events have them.
    *
    * @generated from field: google.protobuf.Value output = 5;
    */
