@@ -6,6 +6,7 @@ import type { ServiceAudit } from "../runtime/platform/platform.ts";
 import type { Database } from "../runtime/postgres/database.ts";
 import type { Implementation } from "../runtime/rpc/implementation.ts";
 import { BuiltInCatalog } from "./app/built-in-catalog.ts";
+import { CallAudit } from "./app/call-audit.ts";
 import { DefinitionCache } from "./app/definition-cache.ts";
 import type { ToolsDeps } from "./app/deps.ts";
 import { keepTime } from "./app/keep-time.ts";
@@ -86,6 +87,7 @@ export async function createTools(options: CreateToolsOptions): Promise<Tools> {
     running: new RunningBuiltIns(wakeUps, log),
     definitions: new DefinitionCache(tools),
     principals: options.principals,
+    audit: new CallAudit(denials),
     announceStop: (orgId, key) => wakeUps.announce(database, stopTopic(orgId, key)),
     stopping: draining.signal,
     log,

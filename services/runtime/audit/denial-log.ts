@@ -15,16 +15,20 @@ import type { AuditSink } from "./audit-sink.ts";
 // 3. The kinds that are held at once are bounded; beyond that, a denial is
 //    counted under its type alone.
 
-/** What was refused. */
+/** What was refused, or was allowed and failed. */
 export interface Denial {
-  /** `auth.failed`, `authz.denied`, … */
+  /** `auth.failed`, `authz.denied`, `tool.failed`, … */
   readonly type: string;
+  /** DENIED unless said. */
+  readonly decision?: AuditDecision;
   /** The true reason. */
   readonly reason: string;
   readonly orgId: string;
   readonly actor: string;
   readonly action: string;
   readonly resource: string;
+  /** Whether another resource makes another kind, which gets a row of its own. Who sets it bounds the resources. */
+  readonly perResource?: boolean;
   readonly source: string;
   readonly requestId: string;
   readonly traceId: string;
@@ -117,8 +121,8 @@ export function createDenialLog(options: DenialLogOptions): DenialLog {
   };
 }
 
-function keyOf({ type, reason, orgId, actor, action, source }: Denial): string {
-  return JSON.stringify([type, reason, orgId, actor, action, source]);
+function keyOf({ type, reason, orgId, actor, action, source, resource, perResource }: Denial): string {
+  return JSON.stringify([type, reason, orgId, actor, action, source, perResource === true ? resource : ""]);
 }
 
 function toEvent(denial: Denial, count: number, nowMs: number): AuditEvent {
@@ -126,7 +130,7 @@ function toEvent(denial: Denial, count: number, nowMs: number): AuditEvent {
     ...denial,
     eventId: newId("evt"),
     at: timestampFromMs(nowMs),
-    decision: AuditDecision.DENIED,
+    decision: denial.decision ?? AuditDecision.DENIED,
     count,
   });
 }

@@ -126,6 +126,8 @@ function denialType(failure: AppError): string | undefined {
       return failure.quotas[0]?.limit === "failed_authentications_per_minute" ? "auth.throttled" : "quota.exceeded";
     case "IDEMPOTENCY_KEY_REUSED":
       return "idempotency.conflict";
+    case "TOOL_NOT_GRANTED":
+      return "tool.denied";
     default:
   }
   switch (failureOf(failure.reason).code) {
@@ -154,6 +156,7 @@ function toDenial(
     orgId: scope.principal?.orgId ?? refusal?.orgId ?? "",
     actor: actorOf(scope) || (refusal?.actor ?? ""),
     ...whereOf(request, scope),
+    ...toolOf(failure),
   };
 }
 
@@ -183,6 +186,12 @@ function whereOf(request: UnaryRequest | StreamRequest, scope: RequestContext) {
     requestId: scope.requestId,
     traceId: traceIdOf(scope.traceparent),
   };
+}
+
+/** The tool that a failure names, as the object. Its name is a stranger's text until it has the form of one. */
+function toolOf({ metadata }: AppError): { readonly resource?: string } {
+  const { tool } = metadata;
+  return tool !== undefined && /^[a-z][a-z0-9_]{1,63}$/.test(tool) ? { resource: `tool/${tool}` } : {};
 }
 
 /** The kind of object, and its id where the request names one in the form of ours: nothing else of a request is kept. */

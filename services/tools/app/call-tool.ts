@@ -14,6 +14,8 @@ export interface DirectCall {
   readonly arguments: JsonObject;
   /** The caller's key, under which the call is made once; empty for none. */
   readonly idempotencyKey: string;
+  /** The principal that calls. */
+  readonly actor: string;
   readonly traceparent: string;
   readonly requestId: string;
 }
@@ -26,9 +28,9 @@ const leftGraceMs = 1_000;
  * the call. Throws as `executeTool`.
  */
 export async function* callTool(deps: ToolsDeps, call: DirectCall, signal: AbortSignal): AsyncGenerator<CallEvent> {
-  const digest = await digestInForce(deps, call.orgId, call.toolId);
+  const digest = await digestInForce(deps, call);
   const key = storedKey("direct", call.idempotencyKey === "" ? randomUUID() : call.idempotencyKey);
-  const execution = { ...call, digest, key, epoch: 0n, attempt: 1, runId: "" };
+  const execution = { ...call, digest, key, epoch: 0n, attempt: 1, runId: "", stepId: "" };
   let isRunning = false;
   try {
     for await (const event of executeTool(deps, execution, signal)) {
@@ -45,10 +47,11 @@ export async function* callTool(deps: ToolsDeps, call: DirectCall, signal: Abort
   }
 }
 
-async function digestInForce(deps: ToolsDeps, orgId: string, toolId: string): Promise<string> {
-  const builtIn = deps.builtIns.get(orgId, toolId);
-  if (builtIn !== undefined) return builtIn.digest;
-  const tool = await deps.tools.get(orgId, toolId);
-  if (tool === undefined) throw new AppError("TOOL_NOT_FOUND", "no such tool");
-  return tool.digest;
+async function digestInForce(deps: ToolsDeps, call: DirectCall): Promise<string> {
+  const { orgId, toolId } = call;
+  const tool = deps.builtIns.get(orgId, toolId) ?? (await deps.tools.get(orgId, toolId));
+  if (tool !== undefined) return tool.digest;
+  const failure = new AppError("TOOL_NOT_FOUND", "no such tool");
+  await deps.audit.refused({ ...call, runId: "", stepId: "" }, failure);
+  throw failure;
 }

@@ -4,6 +4,7 @@ import type { ToolStore } from "../store/tool-store.ts";
 import type { WakeUps } from "../store/wake-ups.ts";
 import type { WorkerStore } from "../store/worker-store.ts";
 import type { BuiltInCatalog } from "./built-in-catalog.ts";
+import type { CallAudit } from "./call-audit.ts";
 import type { DefinitionCache } from "./definition-cache.ts";
 import type { RunningBuiltIns } from "./running-built-ins.ts";
 import type { WorkerPrincipals } from "./worker-principals.ts";
@@ -18,6 +19,7 @@ export interface ToolsDeps {
   readonly running: RunningBuiltIns;
   readonly definitions: DefinitionCache;
   readonly principals: WorkerPrincipals;
+  readonly audit: CallAudit;
   /** Tells all replicas to stop a call that has no record. */
   readonly announceStop: (orgId: string, key: string) => Promise<void>;
   /** Aborts when the replica goes away. */

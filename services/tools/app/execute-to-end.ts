@@ -11,7 +11,15 @@ import { executeTool, type ToolCall } from "./execute-tool.ts";
  * @throws AppError as `executeTool`; CANCELLED if the signal aborts first, which ends the waiting and nothing else
  */
 export function executeToEnd(deps: ToolsDeps, call: ToolCall, signal: AbortSignal): Outcome | Promise<Outcome> {
-  return executeBuiltIn(deps, call, signal) ?? lastOutcome(deps, call, signal);
+  let answer: Outcome | Promise<Outcome> | undefined;
+  try {
+    answer = executeBuiltIn(deps, call, signal);
+  } catch (thrown) {
+    return deps.audit.refused(call, thrown).then(() => Promise.reject(thrown));
+  }
+  if (answer === undefined) return lastOutcome(deps, call, signal);
+  if (answer instanceof Promise) return answer.then((outcome) => deps.audit.ended(call, outcome));
+  return deps.audit.ended(call, answer);
 }
 
 async function lastOutcome(deps: ToolsDeps, call: ToolCall, signal: AbortSignal): Promise<Outcome> {

@@ -3,6 +3,7 @@ import type { JsonObject } from "@bufbuild/protobuf";
 import { AppError } from "../../runtime/errors/app-error.ts";
 import { canonicalJson } from "../../runtime/json-schema/canonical-json.ts";
 import { checkArguments } from "./check-arguments.ts";
+import type { Outcome } from "../domain/call.ts";
 import type { ToolsDeps } from "./deps.ts";
 import { definitionChanged, executeBuiltIn } from "./execute-built-in.ts";
 import { type CallEvent, watchCall } from "./watch-call.ts";
@@ -18,6 +19,10 @@ export interface ToolCall {
   readonly epoch: bigint;
   readonly attempt: number;
   readonly runId: string;
+  /** Empty for a call that is no step. */
+  readonly stepId: string;
+  /** The principal that calls. */
+  readonly actor: string;
   readonly traceparent: string;
   readonly requestId: string;
 }
@@ -38,12 +43,30 @@ export async function* executeTool(
   signal: AbortSignal,
   options: { readonly isResumed?: boolean } = {},
 ): AsyncGenerator<CallEvent> {
-  const answer = executeBuiltIn(deps, call, signal);
-  if (answer !== undefined) {
-    yield { type: "started", workerName: "" };
-    yield { type: "ended", outcome: await answer, isFinal: true };
-    return;
+  try {
+    const answer = executeBuiltIn(deps, call, signal);
+    const events = answer === undefined ? executeByWorker(deps, call, signal, options) : answered(answer);
+    for await (const event of events) {
+      if (event.type === "ended" && event.isFinal) await deps.audit.ended(call, event.outcome);
+      yield event;
+    }
+  } catch (thrown) {
+    await deps.audit.refused(call, thrown);
+    throw thrown;
   }
+}
+
+async function* answered(outcome: Outcome | Promise<Outcome>): AsyncGenerator<CallEvent> {
+  yield { type: "started", workerName: "" };
+  yield { type: "ended", outcome: await outcome, isFinal: true };
+}
+
+async function* executeByWorker(
+  deps: ToolsDeps,
+  call: ToolCall,
+  signal: AbortSignal,
+  options: { readonly isResumed?: boolean },
+): AsyncGenerator<CallEvent> {
   const checked = await deps.definitions.get(call.orgId, call.toolId, call.digest);
   if (checked === undefined) {
     const tool = await deps.tools.get(call.orgId, call.toolId);

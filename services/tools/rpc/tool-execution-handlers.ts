@@ -46,8 +46,9 @@ export function toolExecutionHandlers(deps: ToolsDeps): Implementation<typeof To
 
 function toToolCall(request: ExecuteToolRequest, context: HandlerContext): ToolCall {
   const { traceparent, requestId } = requestContext(context.values);
+  const principal = requirePrincipal(context);
   return {
-    orgId: orgUuid(context),
+    orgId: toUuid("org", principal.orgId),
     toolId: toUuid("tool", request.toolId),
     digest: request.digest,
     arguments: request.arguments ?? {},
@@ -55,6 +56,8 @@ function toToolCall(request: ExecuteToolRequest, context: HandlerContext): ToolC
     epoch: request.epoch,
     attempt: request.attempt,
     runId: request.runId,
+    stepId: request.stepId,
+    actor: principal.subject,
     traceparent,
     requestId,
   };

@@ -37,6 +37,7 @@ export function toolHandlers(deps: ToolsDeps, pages: PageTokens): Implementation
         toolId: toUuid("tool", toolId),
         arguments: args ?? {},
         idempotencyKey,
+        actor: requirePrincipal(context).subject,
         traceparent,
         requestId,
       };
