@@ -46,12 +46,12 @@ export {
   type CadreViolation,
   reasonName,
 } from "./error.ts";
-export type { EventsOptions, ReconnectOptions, StreamBreak } from "./event-stream.ts";
 export { type JsonObject, type JsonValue, jsonOf, valueOf } from "./json.ts";
 export type { IssuedKey, IssueKeyOptions, Keys, TokenReference } from "./key.ts";
 export type { Limits } from "./limit.ts";
 export type { Models } from "./model.ts";
 export type { Listing, Page, PageOptions } from "./page.ts";
+export type { EventsOptions, ReconnectOptions, StreamBreak } from "./resumed-stream.ts";
 export type { RetryOptions } from "./retry.ts";
 export type { CreateSessionOptions, SendOptions, SessionHandle, Sessions, StreamOptions } from "./session.ts";
 export type {

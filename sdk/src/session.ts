@@ -1,10 +1,11 @@
 import type { JsonObject } from "@bufbuild/protobuf";
 import type { SessionEvent } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
 import { OnBusy, type Session, SessionService, type Turn } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
-import { type CallOptions, type Caller, type EffectCallOptions, required } from "./caller.ts";
-import { type EventsOptions, streamEvents } from "./event-stream.ts";
+import { type Caller, type CallOptions, type EffectCallOptions, required } from "./caller.ts";
+import { streamEvents } from "./event-stream.ts";
 import { jsonSchemaOf } from "./json-schema.ts";
 import { createListing, type Listing, type PageOptions } from "./page.ts";
+import type { EventsOptions } from "./resumed-stream.ts";
 import type { StandardSchema } from "./standard-schema.ts";
 import { createTurnHandle, type TurnHandle } from "./turn.ts";
 

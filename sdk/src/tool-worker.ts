@@ -24,7 +24,7 @@ import type { Caller } from "./caller.ts";
 import { createConnectionWatch } from "./connection-watch.ts";
 import { type DefinedTool, ToolFailure } from "./define-tool.ts";
 import { CadreError, type CadreErrorReason, reasonNumber, toCadreError } from "./error.ts";
-import type { StreamBreak } from "./event-stream.ts";
+import type { StreamBreak } from "./resumed-stream.ts";
 import { backoffMs, delay, isPassing } from "./retry.ts";
 import { createToolOutput } from "./tool-output.ts";
 

@@ -1,9 +1,10 @@
 import type { Usage } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
 import { type SessionEvent, TurnState } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
 import { SessionService, type Turn } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
-import { type CallOptions, type Caller, required } from "./caller.ts";
+import { type Caller, type CallOptions, required } from "./caller.ts";
 import { CadreError, type CadreErrorReason, reasonName } from "./error.ts";
-import { type EventsOptions, streamEvents } from "./event-stream.ts";
+import { streamEvents } from "./event-stream.ts";
+import type { EventsOptions } from "./resumed-stream.ts";
 
 /** How a turn ended. */
 export type TurnOutcome =
