@@ -8,6 +8,7 @@ export type IdPrefix =
   | "agt"
   | "ses"
   | "run"
+  | "sch"
   | "stp"
   | "tool"
   | "cap"
