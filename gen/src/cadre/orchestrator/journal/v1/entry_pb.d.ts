@@ -99,7 +99,7 @@ export declare type Entry = Message<"cadre.orchestrator.journal.v1.Entry"> & {
     case: "cancelRequested";
   } | {
     /**
-     * The run ended; always the last entry.
+     * The turn ended; always its last entry.
      *
      * @generated from field: cadre.orchestrator.journal.v1.RunEnded run_ended = 17;
      */
@@ -169,6 +169,14 @@ export declare type Entry = Message<"cadre.orchestrator.journal.v1.Entry"> & {
      */
     value: RunFailing;
     case: "runFailing";
+  } | {
+    /**
+     * The run of a graph ended; always its last entry.
+     *
+     * @generated from field: cadre.orchestrator.journal.v1.GraphEnded graph_ended = 26;
+     */
+    value: GraphEnded;
+    case: "graphEnded";
   } | { case: undefined; value?: undefined };
 };
 
@@ -1169,20 +1177,6 @@ export declare type RunEnded = Message<"cadre.orchestrator.journal.v1.RunEnded">
    * @generated from field: bool started = 5;
    */
   started: boolean;
-
-  /**
-   * The output of a graph, if it succeeded.
-   *
-   * @generated from field: cadre.orchestrator.journal.v1.Payload output = 6;
-   */
-  output?: Payload | undefined;
-
-  /**
-   * The step that it failed in, if a step of a graph failed.
-   *
-   * @generated from field: string failed_step = 7;
-   */
-  failedStep: string;
 };
 
 /**
@@ -1441,6 +1435,57 @@ export declare type RunFailing = Message<"cadre.orchestrator.journal.v1.RunFaili
  * Use `create(RunFailingSchema)` to create a new message.
  */
 export declare const RunFailingSchema: GenMessage<RunFailing>;
+
+/**
+ * The run of a graph ended.
+ *
+ * @generated from message cadre.orchestrator.journal.v1.GraphEnded
+ */
+export declare type GraphEnded = Message<"cadre.orchestrator.journal.v1.GraphEnded"> & {
+  /**
+   * How.
+   *
+   * @generated from oneof cadre.orchestrator.journal.v1.GraphEnded.outcome
+   */
+  outcome: {
+    /**
+     * It succeeded with this output.
+     *
+     * @generated from field: cadre.orchestrator.journal.v1.Payload output = 1;
+     */
+    value: Payload;
+    case: "output";
+  } | {
+    /**
+     * It failed.
+     *
+     * @generated from field: cadre.orchestrator.journal.v1.StepError error = 2;
+     */
+    value: StepError;
+    case: "error";
+  } | {
+    /**
+     * It was cancelled.
+     *
+     * @generated from field: bool cancelled = 3;
+     */
+    value: boolean;
+    case: "cancelled";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * The step that it failed in; empty if it was not a step.
+   *
+   * @generated from field: string step = 4;
+   */
+  step: string;
+};
+
+/**
+ * Describes the message cadre.orchestrator.journal.v1.GraphEnded.
+ * Use `create(GraphEndedSchema)` to create a new message.
+ */
+export declare const GraphEndedSchema: GenMessage<GraphEnded>;
 
 /**
  * Why a run is cancelled.
