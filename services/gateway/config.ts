@@ -1,6 +1,7 @@
 import { defineSettings, type SettingsValues, setting } from "../runtime/config/settings.ts";
 import { edgeLimits } from "../runtime/edge/edge-limits.ts";
 import { isAddressBlock } from "./http/address-block.ts";
+import { isHostName } from "./http/host-name.ts";
 import { isOrigin } from "./http/origin.ts";
 
 /** What the gateway can be told. */
@@ -39,8 +40,11 @@ export const gatewaySettings = defineSettings({
       "Addresses or CIDR blocks of proxies whose X-Forwarded-For is believed, separated by commas. Default none.",
   },
   CADRE_AUTHORITIES: {
-    schema: setting.list(),
-    description: "The host names that are served on the public port, separated by commas. Default any.",
+    schema: setting.list().refine((names) => names.every(isHostName), {
+      message: "must be host names without port, such as cadre.example.com, separated by commas",
+    }),
+    description:
+      "The host names that callers use, without port, separated by commas; needed in production with a public CADRE_HOST. Default: on a loopback address localhost, *.localhost, 127.0.0.0/8 and [::1] with the own port, which stay; on another address any IP address.",
   },
   CADRE_MAX_CONNECTIONS: {
     schema: setting.integer(edgeLimits.maxConnections, { min: 1, max: 100_000 }),

@@ -101,6 +101,8 @@ const server = await createEdgeServer({
   listen: { host: "127.0.0.1", port: 0 },
   log,
   limits,
+  // What the attacks call it.
+  authorities: ["a", "127.0.0.1"],
   handler: connect.handle,
   ...(options.tls === undefined ? {} : { tls: options.tls }),
 });

@@ -467,7 +467,7 @@ describe("handlers that fail", () => {
 });
 
 describe("upgrades", () => {
-  test("a WebSocket is answered with 501 while nobody serves it", async () => {
+  test("a WebSocket is answered with 501 and why, while nobody serves it", async () => {
     const { text, closed } = await rawExchange(
       target.port,
       "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",

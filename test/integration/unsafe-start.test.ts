@@ -46,6 +46,12 @@ test.each<[string, Record<string, string>, RegExp]>([
     { CADRE_MODE: "production", CADRE_DATABASE_URL: strongDatabase, CADRE_HOST: "0.0.0.0" },
     /CADRE_HOST is public/,
   ],
+  [
+    "production on a public address for whatever host is asked for",
+    { CADRE_MODE: "production", CADRE_DATABASE_URL: strongDatabase, CADRE_HOST: "0.0.0.0" },
+    /CADRE_AUTHORITIES is not set: name the hosts that callers use/,
+  ],
+  ["a host name with a port", { CADRE_AUTHORITIES: "cadre.example.com:443" }, /CADRE_AUTHORITIES is/],
   ["a misspelt setting", { CADRE_PROT: "8010" }, /CADRE_PROT is no setting; did you mean CADRE_PORT\?/],
   ["a port that is none", { CADRE_PORT: "eighty" }, /CADRE_PORT is "eighty": must be a whole number/],
   ["an unknown mode", { CADRE_MODE: "prod" }, /CADRE_MODE is "prod": must be embedded or production/],

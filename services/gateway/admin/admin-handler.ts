@@ -6,7 +6,7 @@ import { toAppError } from "../../runtime/errors/failure.ts";
 import { newId } from "../../runtime/ids/id.ts";
 import type { Logger } from "../../runtime/log/log.ts";
 import type { Health } from "../app/health.ts";
-import { toErrorAnswer } from "../rest/error-body.ts";
+import { toErrorAnswer } from "../../runtime/edge/error-body.ts";
 import { type CpuProfiler, maxProfileSeconds } from "./cpu-profile.ts";
 
 export interface AdminHandlerOptions {

@@ -3,12 +3,14 @@ import {
   type DescField,
   type DescMessage,
   equals,
+  fromJson,
   type JsonObject,
   type JsonValue,
   type Message,
   ScalarType,
   toJson,
 } from "@bufbuild/protobuf";
+import { ValueSchema } from "@bufbuild/protobuf/wkt";
 import { IssueKeyRequestSchema, Role } from "@cadre/gen/cadre/credentials/v1/api_key_pb";
 import { PrincipalSchema } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import {
@@ -54,7 +56,7 @@ test.each(routes.map((route) => [`${route.httpMethod} ${route.template.source}`,
   "%s: what a message becomes as a request is the message again",
   (_, route) => {
     fc.assert(
-      fc.property(arbitraryMessage(route.method.input, pathFields(route)), (message) => {
+      fc.property(arbitraryMessage(route.method.input, pathFields(route), route.body.kind === "all"), (message) => {
         const { path, query, body } = toRequest(route, message);
         const variables = matchPath(route.template, path);
         if (variables === undefined) throw new Error(`${path} does not match`);
@@ -241,7 +243,8 @@ function arbitraryMessage(desc: DescMessage, inPath: ReadonlySet<string>, struct
 
 function isPlain(field: DescField): boolean {
   const struct =
-    (field.fieldKind === "message" || field.fieldKind === "list") && field.message?.typeName.endsWith("Struct");
+    (field.fieldKind === "message" || field.fieldKind === "list") &&
+    /^google\.protobuf\.(Struct|Value)$/.test(field.message?.typeName ?? "");
   return field.fieldKind !== "map" && struct !== true;
 }
 
@@ -259,11 +262,17 @@ function arbitraryField(field: DescField, inPath: boolean, structured: boolean):
       return fc.array(
         field.listKind === "scalar"
           ? arbitraryScalar(field.scalar)
-          : arbitraryNested(field.message as DescMessage, structured),
+          : field.listKind === "enum"
+            ? fc.constantFrom(...field.enum.values.map((value) => value.number))
+            : arbitraryNested(field.message, structured),
         { maxLength: 3 },
       );
     case "map":
-      return fc.dictionary(text, text, { maxKeys: 3 });
+      return fc.dictionary(
+        text,
+        field.mapKind === "message" ? arbitraryNested(field.message, structured) : fc.constantFrom("", "größer"),
+        { maxKeys: 3 },
+      );
   }
 }
 
@@ -273,6 +282,10 @@ function arbitraryNested(desc: DescMessage, structured: boolean): fc.Arbitrary<u
       return fc
         .dictionary(text, fc.jsonValue({ maxDepth: 2 }), { maxKeys: 3 })
         .map((value) => JSON.parse(JSON.stringify(value)));
+    case "google.protobuf.Value":
+      return fc
+        .jsonValue({ maxDepth: 2 })
+        .map((value) => fromJson(ValueSchema, JSON.parse(JSON.stringify(value)) as JsonValue));
     case "google.protobuf.Duration":
       return fc.record({ seconds: fc.bigInt(0n, 100_000n), nanos: fc.integer({ min: 0, max: 999_999_999 }) });
     case "google.protobuf.Timestamp":
@@ -295,6 +308,8 @@ function arbitraryScalar(scalar: ScalarType): fc.Arbitrary<unknown> {
       return fc.nat(4_294_967_295);
     case ScalarType.INT32:
       return fc.integer();
+    case ScalarType.DOUBLE:
+      return fc.double({ noNaN: true, noDefaultInfinity: true });
     case ScalarType.UINT64:
       return fc.bigInt(0n, 2n ** 64n - 1n);
     default:

@@ -16,7 +16,7 @@ import { AppError } from "../../runtime/errors/app-error.ts";
 import { isServerStreaming, isUnary } from "../contract/method-kind.ts";
 import { answerEmpty, answerError, answerWhole, jsonType, setHead } from "./answer.ts";
 import { bindRequest } from "./bind-request.ts";
-import { toErrorAnswer } from "./error-body.ts";
+import { toErrorAnswer } from "../../runtime/edge/error-body.ts";
 import { HttpError } from "./http-error.ts";
 import { hasBody, readJson } from "./read-body.ts";
 import { toHeaders } from "./request-header.ts";

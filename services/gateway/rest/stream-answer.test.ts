@@ -5,7 +5,7 @@ import { CallToolResponseSchema, ToolService } from "@cadre/gen/cadre/tools/v1/t
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { AppError } from "../../runtime/errors/app-error.ts";
-import { toErrorAnswer } from "./error-body.ts";
+import { toErrorAnswer } from "../../runtime/edge/error-body.ts";
 import { type Route, routesOf } from "./route.ts";
 import { streamFormat } from "./stream-answer.ts";
 

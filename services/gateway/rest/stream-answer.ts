@@ -1,6 +1,6 @@
 import { type DescField, type DescMessage, type JsonValue, type Message, toJson } from "@bufbuild/protobuf";
 import { reflect } from "@bufbuild/protobuf/reflect";
-import type { ErrorBody } from "./error-body.ts";
+import type { ErrorBody } from "../../runtime/edge/error-body.ts";
 import { keepaliveFrame, toEventFrame, toRetryFrame } from "./event-frame.ts";
 import type { EventFields, Route } from "./route.ts";
 

@@ -209,14 +209,71 @@ test("a port in use is an error that says who has it", async () => {
   }
 });
 
-test("hosts that are not served are answered with 421", async () => {
-  const server = await start({ authorities: ["cadre.test", "[::1]"] });
+describe("hosts that are not served", () => {
+  const lines: Record<string, unknown>[] = [];
+  let server: EdgeServer;
+  beforeAll(async () => {
+    const told = pino({ level: "warn" }, { write: (line: string) => void lines.push(JSON.parse(line)) });
+    server = await start({ authorities: ["cadre.test"], log: told });
+  });
+  afterAll(() => server.close(0));
+
+  test("are refused over both versions of HTTP, whatever else is right; ours are served", async () => {
+    const statuses = async (host: string) => [
+      (await request1(server.port, { path: "/", headers: { host } })).status,
+      (await request2(server.port, { ":path": "/", ":authority": host })).status,
+    ];
+    for (const host of ["cadre.test", "CADRE.test:443", `127.0.0.1:${server.port}`, `x.localhost:${server.port}`]) {
+      expect(await statuses(host)).toEqual([404, 404]);
+    }
+    for (const host of ["evil.test", `evil.test:${server.port}`, "127.0.0.1", "127.0.0.1:1"]) {
+      expect(await statuses(host)).toEqual([421, 421]);
+    }
+  });
+
+  test.each([
+    ["Connect", { "content-type": "application/proto", "connect-protocol-version": "1" }],
+    ["gRPC", { "content-type": "application/grpc" }],
+    ["gRPC-Web", { "content-type": "application/grpc-web+proto" }],
+    ["plain HTTP", { "content-type": "application/json" }],
+  ])("are refused in the form of %s, with nothing of how to be served", async (name, headers) => {
+    const target = { method: "POST", path: `${path}/GetSession`, headers: { ...headers, host: "evil.test" } };
+    const { status, headers: answered, bytes } = await request1(server.port, target, "x");
+    const text = bytes.toString();
+    expect(String(answered["x-request-id"])).toMatch(/^req_/);
+    expect(text + JSON.stringify(answered)).not.toMatch(/CADRE_|cadre\.test/);
+    if (name.startsWith("gRPC")) {
+      expect(status).toBe(200);
+      expect(answered["grpc-status"]).toBe("7");
+      const details = Buffer.from(String(answered["grpc-status-details-bin"]), "base64").toString("latin1");
+      expect(details).toContain("HOST_NOT_SERVED");
+      return;
+    }
+    expect(status).toBe(421);
+    const body = JSON.parse(text);
+    if (name === "Connect") expect(body).toMatchObject({ code: "permission_denied", details: [{}, {}, {}] });
+    else expect(body).toMatchObject({ error: { code: 421, status: "permission_denied", reason: "HOST_NOT_SERVED" } });
+  });
+
+  test("are told to the operator once a minute, with what to do", () => {
+    const told = lines.filter(({ msg }) => msg === "a host that is not served was asked for");
+    expect(told).toMatchObject([
+      { authority: "evil.test", source: "127.0.0.1", remedy: expect.stringContaining("CADRE_AUTHORITIES") },
+    ]);
+  });
+});
+
+test("a WebSocket is answered with 501 and why", async () => {
+  const server = await start();
   try {
-    const status = async (host: string) => (await request1(server.port, { path: "/", headers: { host } })).status;
-    expect(await status("cadre.test")).toBe(404);
-    expect(await status("CADRE.test:443")).toBe(404);
-    expect(await status("[::1]:1")).toBe(404);
-    expect(await status("evil.test")).toBe(421);
+    const headers = { connection: "Upgrade", upgrade: "websocket", "sec-websocket-version": "13" };
+    const { status, headers: answered, bytes } = await request1(server.port, { path: "/", headers });
+    expect(status).toBe(501);
+    expect(answered).toMatchObject({ connection: "close", "x-content-type-options": "nosniff" });
+    const { error } = JSON.parse(bytes.toString());
+    expect(error).toMatchObject({ code: 501, reason: "UNIMPLEMENTED", request_id: answered["x-request-id"] });
+    const stranger = await request1(server.port, { path: "/", headers: { ...headers, host: "evil.test" } });
+    expect(stranger.status).toBe(421);
   } finally {
     await server.close(0);
   }

@@ -5,13 +5,16 @@ import type { Duplex } from "node:stream";
 import * as tls from "node:tls";
 import { newId } from "../ids/id.ts";
 import type { Logger } from "../log/log.ts";
+import { AppError } from "../errors/app-error.ts";
+import { type AuthorityRule, createAuthorityRule } from "./authority.ts";
 import { createConnectionGate, plainAddress } from "./connection-gate.ts";
+import { answerEarly } from "./early-refusal.ts";
 import { type EdgeLimits, edgeLimits } from "./edge-limits.ts";
 import { type EdgeHandler, type EdgeIncoming, type EdgeResponse, setEdgeRequest } from "./edge-request.ts";
-import { createHttp1Server, refuseUpgrade } from "./http1-server.ts";
+import { asksForWebSocket, createHttp1Server } from "./http1-server.ts";
 import { createHttp2Server } from "./http2-server.ts";
 import { findPortHolder, PortInUseError } from "./port-in-use.ts";
-import { checkHead, dropInternalFields, type HeadRefusal, sourceAddress } from "./request-head.ts";
+import { authorityOf, checkHead, dropInternalFields, type HeadRefusal, sourceAddress } from "./request-head.ts";
 
 /** Certificate and key, in PEM. */
 export interface EdgeTls {
@@ -33,7 +36,7 @@ export interface EdgeServerOptions {
   readonly handler: EdgeHandler;
   /** Without it a WebSocket upgrade is answered with 501. */
   readonly onUpgrade?: UpgradeHandler;
-  /** Host names, without port, that are served; any by default. Others are answered with 421. */
+  /** Host names, without port, that are served besides those of `createAuthorityRule`. Others are answered with 421. */
   readonly authorities?: readonly string[];
   /** Addresses or CIDR blocks of proxies whose `X-Forwarded-For` counts; none by default. */
   readonly trustedProxies?: readonly string[];
@@ -86,7 +89,6 @@ export async function createEdgeServer(options: EdgeServerOptions): Promise<Edge
   const limits: EdgeLimits = Object.freeze({ ...edgeLimits, ...options.limits });
   const { log } = options;
   const proxies = blockList(options.trustedProxies ?? []);
-  const authorities = new Set((options.authorities ?? []).map((name) => name.toLowerCase()));
   const gate = createConnectionGate(limits, proxies);
   const sockets = new Set<net.Socket>();
   /** Those that have not said anything yet. */
@@ -99,8 +101,11 @@ export async function createEdgeServer(options: EdgeServerOptions): Promise<Edge
     request: 0,
     abuse: 0,
   };
+  const misdirected = createMisdirectedLog(log);
   let requests = 0;
   let draining = false;
+  /** Known once the port is. */
+  let authorities: AuthorityRule | undefined;
 
   function serve(request: EdgeIncoming, response: EdgeResponse): void {
     requests += 1;
@@ -118,9 +123,20 @@ export async function createEdgeServer(options: EdgeServerOptions): Promise<Edge
     setEdgeRequest(request, known);
     setHygieneHeaders(response, known.requestId, options.tls !== undefined);
     if (draining && request.httpVersionMajor === 1) response.setHeader("connection", "close");
-    const refusal = checkHead(request, limits, authorities);
+    const refusal = checkHead(request, limits);
     if (refusal !== undefined) {
       answerRefusal(request, response, refusal);
+      return;
+    }
+    const authority = authorityOf(request) ?? "";
+    if (authorities?.admits(authority) !== true) {
+      misdirected.note(authority, known.source);
+      const failure = new AppError("HOST_NOT_SERVED", "the request names a host that is not served here");
+      answerEarly(request, response, 421, failure);
+      return;
+    }
+    if (options.onUpgrade === undefined && asksForWebSocket(request)) {
+      answerEarly(request, response, 501, new AppError("UNIMPLEMENTED", "WebSocket is not served here"));
       return;
     }
     dropInternalFields(request.headers);
@@ -136,7 +152,7 @@ export async function createEdgeServer(options: EdgeServerOptions): Promise<Edge
   const http1: Http1Server = createHttp1Server({
     limits,
     serve,
-    upgrade: options.onUpgrade ?? refuseUpgrade,
+    upgrade: options.onUpgrade,
     onRejected: () => {
       rejected.request += 1;
     },
@@ -214,6 +230,12 @@ export async function createEdgeServer(options: EdgeServerOptions): Promise<Edge
 
   const { host } = options.listen;
   const port = await listen(acceptor, host, options.listen.port);
+  authorities = createAuthorityRule({
+    host,
+    port,
+    defaultPort: options.tls === undefined ? 80 : 443,
+    named: options.authorities ?? [],
+  });
   acceptor.on("error", (error) => log.error({ err: error }, "accepting failed"));
 
   let closing: Promise<void> | undefined;
@@ -244,6 +266,27 @@ export async function createEdgeServer(options: EdgeServerOptions): Promise<Edge
     close(graceMs) {
       closing ??= close(graceMs);
       return closing;
+    },
+  };
+}
+
+const misdirectedLineMs = 60_000;
+
+/** Tells the operator, once a minute, that callers use a name which is not served, and what to do if it is ours. */
+function createMisdirectedLog(log: Logger): { note(authority: string, source: string): void } {
+  let lineAtMs = Number.NEGATIVE_INFINITY;
+  let unsaid = 0;
+  return {
+    note(authority, source) {
+      unsaid += 1;
+      const nowMs = performance.now();
+      if (nowMs - lineAtMs < misdirectedLineMs) return;
+      log.warn(
+        { authority, source, count: unsaid, remedy: "if the name is yours, add it to CADRE_AUTHORITIES" },
+        "a host that is not served was asked for",
+      );
+      lineAtMs = nowMs;
+      unsaid = 0;
     },
   };
 }

@@ -2,7 +2,7 @@ import * as http from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import type { EdgeLimits } from "./edge-limits.ts";
-import type { EdgeHandler } from "./edge-request.ts";
+import type { EdgeHandler, EdgeIncoming } from "./edge-request.ts";
 import type { UpgradeHandler } from "./edge-server.ts";
 
 /** The answer to what the parser refuses, by the error's code; anything else is 400. */
@@ -19,11 +19,12 @@ const answers: Readonly<Record<string, string>> = {
 export function createHttp1Server(options: {
   readonly limits: EdgeLimits;
   readonly serve: EdgeHandler;
-  readonly upgrade: UpgradeHandler;
+  /** Takes upgrades to WebSocket over; without it they are requests like others. */
+  readonly upgrade: UpgradeHandler | undefined;
   /** Called for each connection that is closed because of what it sent, or did not send in time. */
   readonly onRejected: () => void;
 }): http.Server {
-  const { limits } = options;
+  const { limits, upgrade } = options;
   const responding = new WeakMap<Duplex, http.ServerResponse>();
   const lingering = new WeakSet<Duplex>();
   const server = http.createServer(
@@ -38,7 +39,7 @@ export function createHttp1Server(options: {
       insecureHTTPParser: false,
       noDelay: true,
       // `Upgrade: h2c`, which curl sends, may be ignored (RFC 9113 §3.1) and is.
-      shouldUpgradeCallback: (request) => request.headers.upgrade?.toLowerCase() === "websocket",
+      shouldUpgradeCallback: (request) => upgrade !== undefined && asksForWebSocket(request),
     },
     (request, response) => {
       const { socket } = request;
@@ -52,7 +53,7 @@ export function createHttp1Server(options: {
   server.maxRequestsPerSocket = limits.maxRequestsPerSocket;
   // Node drops fields past this count in silence; the head is counted before the handler instead.
   server.maxHeadersCount = 0;
-  server.on("upgrade", (request, socket, head) => options.upgrade(request, socket, head));
+  if (upgrade !== undefined) server.on("upgrade", upgrade);
   server.on("clientError", (error: NodeJS.ErrnoException, socket) => {
     options.onRejected();
     const response = responding.get(socket);
@@ -87,8 +88,7 @@ function lingerOn(socket: Socket, lingerMs: number, lingering: WeakSet<Duplex>):
   };
 }
 
-/** Answers an upgrade that nobody serves. */
-export const refuseUpgrade: UpgradeHandler = (_request, socket) => {
-  socket.on("error", () => socket.destroy());
-  socket.end("HTTP/1.1 501 Not Implemented\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
-};
+/** Whether a request asks to go on as a WebSocket. */
+export function asksForWebSocket(request: EdgeIncoming): boolean {
+  return request.headers.upgrade?.toLowerCase() === "websocket";
+}

@@ -4,9 +4,9 @@ import { plainAddress } from "./connection-gate.ts";
 import type { EdgeLimits } from "./edge-limits.ts";
 import type { EdgeIncoming } from "./edge-request.ts";
 
-/** A request that is answered before any handler sees it. */
+/** A request whose head no handler may see. */
 export interface HeadRefusal {
-  readonly status: 400 | 404 | 421 | 431;
+  readonly status: 400 | 404 | 431;
   readonly detail: string;
 }
 
@@ -23,15 +23,12 @@ const singletons = new Set([
 const authorityPattern = /^(?:\[[0-9a-f:.]{2,45}\]|[a-z0-9](?:[a-z0-9._-]{0,252}))(?::\d{1,5})?$/i;
 
 /**
- * Checks the head of a request: number and size of its fields, one authority
- * and that it is one of ours, and a target in origin form.
- *
- * @param authorities host names, without port, that are served; empty for any
+ * Checks the head of a request: number and size of its fields, one valid
+ * authority, and a target in origin form.
  */
 export function checkHead(
   request: EdgeIncoming,
   limits: Pick<EdgeLimits, "maxHeaders" | "maxHeaderBytes" | "maxHeaderFieldBytes">,
-  authorities: ReadonlySet<string>,
 ): HeadRefusal | undefined {
   const raw = request.rawHeaders;
   let bytes = 0;
@@ -54,9 +51,6 @@ export function checkHead(
 
   const authority = authorityOf(request);
   if (authority === undefined || !authorityPattern.test(authority)) return { status: 400, detail: "no valid host" };
-  if (authorities.size > 0 && !authorities.has(authority.replace(/:\d+$/, "").toLowerCase())) {
-    return { status: 421, detail: "not a host that is served here" };
-  }
   const target = request.url ?? "";
   if (!target.startsWith("/") && !(target === "*" && request.method === "OPTIONS")) {
     return { status: 404, detail: "not a path" };

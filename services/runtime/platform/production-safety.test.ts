@@ -29,7 +29,28 @@ const unsafe: readonly (readonly [
   ["no password", { environment: { CADRE_DATABASE_URL: "postgres://cadre@127.0.0.1/cadre" } }],
   ["well-known", { environment: { CADRE_DATABASE_URL: "postgres://x:postgres@127.0.0.1/cadre" } }],
   ["crosses hosts", { environment: { CADRE_DATABASE_URL: "postgres://x:b3ef0d11c6@db.example.com/cadre" } }],
-  ["CADRE_HOST is public", { environment: { CADRE_HOST: "0.0.0.0" } }],
+  [
+    "there is no TLS",
+    {
+      environment: {
+        CADRE_HOST: "0.0.0.0",
+        CADRE_AUTHORITIES: "cadre.example.com",
+        CADRE_TLS_CERT_FILE: undefined,
+        CADRE_TLS_KEY_FILE: undefined,
+      },
+    },
+  ],
+  [
+    "CADRE_AUTHORITIES is not set",
+    {
+      environment: {
+        CADRE_HOST: "::",
+        CADRE_AUTHORITIES: undefined,
+        CADRE_TLS_CERT_FILE: strongFile,
+        CADRE_TLS_KEY_FILE: strongFile,
+      },
+    },
+  ],
   ["CADRE_CORS_ORIGINS", { environment: { CADRE_CORS_ORIGINS: "https://a.example,*" } }],
   ["CADRE_MESH_CA_FILE", { environment: { CADRE_MESH_TOOLS: "127.0.0.1:9001" } }],
   ["can be read by others", { environment: { CADRE_TLS_KEY_FILE: openFile } }],

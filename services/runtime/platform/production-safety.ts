@@ -1,5 +1,5 @@
 import { existsSync, statSync } from "node:fs";
-import { isIP } from "node:net";
+import { isLoopbackHost } from "../edge/authority.ts";
 import type { Environment } from "../config/settings.ts";
 
 /** What the check reads of the process; injected for tests. */
@@ -57,7 +57,7 @@ function databaseProblems(environment: Environment): string[] {
     problems.push("CADRE_DATABASE_URL has no password or a well-known one: set a strong one");
   }
   const tls = url.searchParams.get("sslmode") ?? "disable";
-  if (!isLoopback(url.hostname) && !["verify-full", "verify-ca", "require"].includes(tls)) {
+  if (!isLoopbackHost(url.hostname) && !["verify-full", "verify-ca", "require"].includes(tls)) {
     problems.push("CADRE_DATABASE_URL crosses hosts in plain text: add sslmode=verify-full");
   }
   return problems;
@@ -66,8 +66,11 @@ function databaseProblems(environment: Environment): string[] {
 function listenerProblems(environment: Environment): string[] {
   const problems: string[] = [];
   const hasTls = environment.CADRE_TLS_CERT_FILE !== undefined && environment.CADRE_TLS_KEY_FILE !== undefined;
-  if (!isLoopback(environment.CADRE_HOST ?? "127.0.0.1") && !hasTls) {
+  if (!isLoopbackHost(environment.CADRE_HOST ?? "127.0.0.1") && !hasTls) {
     problems.push("CADRE_HOST is public and there is no TLS: set CADRE_TLS_CERT_FILE and CADRE_TLS_KEY_FILE");
+  }
+  if (!isLoopbackHost(environment.CADRE_HOST ?? "127.0.0.1") && (environment.CADRE_AUTHORITIES ?? "").trim() === "") {
+    problems.push("CADRE_HOST is public and CADRE_AUTHORITIES is not set: name the hosts that callers use");
   }
   if ((environment.CADRE_CORS_ORIGINS ?? "").split(",").some((origin) => origin.trim() === "*")) {
     problems.push("CADRE_CORS_ORIGINS admits every origin: name each one");
@@ -127,9 +130,4 @@ function behaviourProblems(environment: Environment): string[] {
     problems.push("CADRE_EGRESS_ALLOW admits every host: name each one");
   }
   return problems;
-}
-
-function isLoopback(host: string): boolean {
-  const bare = host.replace(/^\[|\]$/g, "");
-  return bare === "localhost" || bare === "::1" || (isIP(bare) === 4 && bare.startsWith("127."));
 }

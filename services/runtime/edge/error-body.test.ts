@@ -2,8 +2,8 @@ import { ReasonSchema } from "@cadre/gen/cadre/errors/v1/reason_pb";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { codeToHttpStatus } from "@connectrpc/connect/protocol-connect";
 import { expect, test } from "vitest";
-import { AppError, type FailureReason } from "../../runtime/errors/app-error.ts";
-import { failureOf, toConnectError } from "../../runtime/errors/failure.ts";
+import { AppError, type FailureReason } from "../errors/app-error.ts";
+import { failureOf, toConnectError } from "../errors/failure.ts";
 import { toErrorAnswer } from "./error-body.ts";
 
 const reasons = ReasonSchema.values

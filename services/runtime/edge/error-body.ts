@@ -10,7 +10,7 @@ import {
 } from "@cadre/gen/google/rpc/error_details_pb";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { codeToHttpStatus, codeToString } from "@connectrpc/connect/protocol-connect";
-import { errorDomain, fromConnectError, toAppError, toConnectError } from "../../runtime/errors/failure.ts";
+import { errorDomain, fromConnectError, toAppError, toConnectError } from "../errors/failure.ts";
 
 /** A failure as plain HTTP says it. */
 export interface ErrorAnswer {
