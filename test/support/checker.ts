@@ -213,7 +213,8 @@ function resumesMs(
       seenAtMs.set(place, Math.min(seenAtMs.get(place) ?? Number.POSITIVE_INFINITY, atMs));
     }
   }
-  return [...seenAtMs.values()].map((atMs) => atMs - fault.atMs);
+  // What was never seen again is lost, which is counted elsewhere.
+  return [...seenAtMs.values()].filter(Number.isFinite).map((atMs) => atMs - fault.atMs);
 }
 
 /** The verdict as lines for people: the figures, then the first problems. */

@@ -25,6 +25,8 @@ export interface FaultWorld {
   note(what: string, more?: Pick<Fault, "isQuiet">): void;
   /** Kills the server with SIGKILL and starts it again; resolves when it serves. */
   killServer(more?: Pick<Fault, "isQuiet">): Promise<void>;
+  /** Starts the server again that was killed, or is killed now; again if it dies while it starts. */
+  restartServer(): Promise<void>;
   /** Kills a worker with SIGKILL and starts another one; resolves when it is dead. */
   killWorker(which: number, more?: Pick<Fault, "isQuiet">): Promise<void>;
   /** Reads what became of all runs that were asked for, waiting for their end, and judges. */
@@ -38,6 +40,8 @@ export interface JudgeOptions {
   /** How long runs may take to end once nothing is hurt any more. Default 60 s. */
   readonly healMs?: number;
   readonly expected?: RunHistory["state"];
+  /** Judges only runs whose names begin with this. Default: all. */
+  readonly prefix?: string;
 }
 
 export interface FaultWorldOptions extends StartCadreOptions {
@@ -49,6 +53,7 @@ export interface FaultWorldOptions extends StartCadreOptions {
 /** So many times a run is asked for before the server counts as gone for good. */
 const maxTries = 400;
 const retryMs = 100;
+const maxRestarts = 3;
 
 /** Starts it all, with the limits of the org raised to what a load needs. */
 export async function startFaultWorld(options: FaultWorldOptions): Promise<FaultWorld> {
@@ -122,8 +127,19 @@ export async function startFaultWorld(options: FaultWorldOptions): Promise<Fault
     },
     async killServer(more) {
       world.note(`server ${server.pid}`, more);
+      await world.restartServer();
+    },
+    async restartServer() {
       await server.kill();
-      server = await server.restart();
+      for (let tries = 1; ; tries += 1) {
+        try {
+          server = await server.restart();
+          return;
+        } catch (error) {
+          // It may have been told to die while it starts.
+          if (tries === maxRestarts) throw new InfrastructureError("the server does not start", { cause: error });
+        }
+      }
     },
     async killWorker(which, more) {
       const worker = workers[which];
@@ -136,9 +152,10 @@ export async function startFaultWorld(options: FaultWorldOptions): Promise<Fault
       started.catch(() => undefined); // thrown at the end
       starting.push(started);
     },
-    async judge(workload, { floor, healMs = 60_000, expected }) {
+    async judge(workload, { floor, healMs = 60_000, expected, prefix = "" }) {
+      const records = client.records().filter(({ run }) => run.startsWith(prefix));
       const ids = new Map<string, string>();
-      for (const { run, id } of client.records()) if (id !== undefined) ids.set(run, id);
+      for (const { run, id } of records) if (id !== undefined) ids.set(run, id);
       const histories = new Map<string, RunHistory>();
       const signal = AbortSignal.timeout(healMs);
       await eachAtOnce(ids, 16, async ([run, id]) => {
@@ -146,8 +163,8 @@ export async function startFaultWorld(options: FaultWorldOptions): Promise<Fault
         if (history !== undefined) histories.set(run, history);
       });
       return check({
-        ledger: ledger.records(),
-        client: client.records(),
+        ledger: ledger.records().filter(({ run }) => run.startsWith(prefix)),
+        client: records,
         histories,
         faults,
         steps: workload.steps,

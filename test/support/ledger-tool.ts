@@ -7,6 +7,6 @@ export const ledgerTool = {
     properties: { run: { type: "string" }, step: { type: "string" }, ms: { type: "number" } },
     required: ["run", "step", "ms"],
   },
-  sideEffects: "effectful",
+  sideEffects: "effectful" as const,
   timeoutMs: 60_000,
-} as const;
+};

@@ -20,9 +20,10 @@ const worker = await cadre.tools.serve(
   [
     defineTool({
       ...ledgerTool,
-      handler: async ({ run, step, ms }, { idempotencyKey, attempt }) => {
+      handler: async ({ run, step, ms }, { idempotencyKey, attempt, print }) => {
         const call = { run, step, key: idempotencyKey, attempt, worker: process.pid };
         await tell("called", call);
+        await print("called\n");
         await delay(Number(ms) / 2);
         await tell("effect", call);
         await delay(Number(ms) / 2);

@@ -43,22 +43,37 @@ export function turnWorkload({ rounds, fanOut, stepMs }: TurnWorkloadOptions): W
       await session.send(script(run), { idempotencyKey: `turn-of-${run}` });
       return session.sessionId;
     },
-    async history(cadre, id, signal) {
-      const events: SessionEvent[] = [];
-      try {
-        for await (const event of cadre.sessions.events(id, { signal, reconnect: { maxDelayMs: 500 } })) {
-          events.push(event);
-          if (event.body.case === "turnEnded") break;
-        }
-      } catch (error) {
-        if (!(error instanceof CadreError)) throw error;
-        if (error.reason === "SESSION_NOT_FOUND") return undefined;
-        if (!signal.aborted) throw error;
-      }
-      return toHistory(id, [...events, ...(await later(cadre, id, events.length))]);
-    },
+    history: turnHistory,
   };
 }
+
+/** Runs that ask the model of an agent once, and have no effect. */
+export function modelWorkload(agent: string): Workload {
+  return {
+    steps: [],
+    async start(cadre, run) {
+      const session = await cadre.sessions.create({ agent, title: run, idempotencyKey: `session-of-${run}` });
+      await session.send(run, { idempotencyKey: `turn-of-${run}` });
+      return session.sessionId;
+    },
+    history: turnHistory,
+  };
+}
+
+const turnHistory: Workload["history"] = async (cadre, id, signal) => {
+  const events: SessionEvent[] = [];
+  try {
+    for await (const event of cadre.sessions.events(id, { signal, reconnect: { maxDelayMs: 500 } })) {
+      events.push(event);
+      if (event.body.case === "turnEnded") break;
+    }
+  } catch (error) {
+    if (!(error instanceof CadreError)) throw error;
+    if (error.reason === "SESSION_NOT_FOUND") return undefined;
+    if (!signal.aborted) throw error;
+  }
+  return toHistory(id, [...events, ...(await later(cadre, id, events.length))]);
+};
 
 /** What stands behind the end, where nothing may be. */
 async function later(cadre: Cadre, id: string, after: number): Promise<readonly SessionEvent[]> {
