@@ -481,8 +481,8 @@ export declare type StepEndedEvent = Message<"cadre.orchestrator.v1.StepEndedEve
     case: "cancelled";
   } | {
     /**
-     * It has an output that is larger than an event may be: this many bytes as
-     * JSON. GetRun has it.
+     * It has an output that is too large for an event, of about this many bytes.
+     * GetRun has it.
      *
      * @generated from field: uint64 large_output_bytes = 7;
      */
@@ -772,8 +772,8 @@ export declare type RunEndedEvent = Message<"cadre.orchestrator.v1.RunEndedEvent
     case: "cancelled";
   } | {
     /**
-     * It succeeded with an output that is larger than an event may be: this many
-     * bytes as JSON. GetRun has it.
+     * It succeeded with an output that is too large for an event, of about this
+     * many bytes. GetRun has it.
      *
      * @generated from field: uint64 large_output_bytes = 4;
      */
