@@ -60,6 +60,7 @@ const tools = await createTools({
   config: parseSettings(toolsSettings, {}),
   database,
   principals: { assertMayAct: async () => undefined, onChange: () => () => undefined },
+  limits: { get: () => 10 },
   denials,
   pages: createPageTokens(new Uint8Array(32)),
   log,

@@ -42,6 +42,7 @@ beforeAll(async () => {
     config: parseSettings(toolsSettings, { CADRE_TOOLS_WORKER_WAIT_MS: "0" }),
     database,
     principals: { assertMayAct: async () => undefined, onChange: () => () => undefined },
+    limits: { get: () => 10 },
     denials: { record: async () => undefined, flush: async () => undefined, stop: async () => undefined },
     pages: createPageTokens(new Uint8Array(32)),
     log,

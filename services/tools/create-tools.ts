@@ -1,4 +1,5 @@
 import { withBoundaries } from "../runtime/failpoint/failpoint.ts";
+import type { Limits } from "../runtime/identity/limits.ts";
 import { fromUuid } from "../runtime/ids/id.ts";
 import type { Logger } from "../runtime/log/log.ts";
 import type { PageTokens } from "../runtime/page/page-token.ts";
@@ -32,6 +33,7 @@ export interface CreateToolsOptions {
   readonly config: ToolsConfig;
   readonly database: Database<ToolsSchema>;
   readonly principals: WorkerPrincipals;
+  readonly limits: Limits;
   readonly denials: ServiceAudit["denials"];
   readonly pages: PageTokens;
   readonly log: Logger;
@@ -87,6 +89,7 @@ export async function createTools(options: CreateToolsOptions): Promise<Tools> {
     running: new RunningBuiltIns(wakeUps, log),
     definitions: new DefinitionCache(tools),
     principals: options.principals,
+    limits: options.limits,
     audit: new CallAudit(denials),
     announceStop: (orgId, key) => wakeUps.announce(database, stopTopic(orgId, key)),
     stopping: draining.signal,

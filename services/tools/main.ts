@@ -1,5 +1,6 @@
 import { AuthenticationService } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import { createChangeFeed } from "../runtime/identity/change-feed.ts";
+import { createLimits } from "../runtime/identity/limits.ts";
 import { createPrincipalCheck } from "../runtime/identity/principal-check.ts";
 import { loadPageTokens } from "../runtime/page/load-page-tokens.ts";
 import type { StartService } from "../runtime/platform/platform.ts";
@@ -35,6 +36,7 @@ export const startTools: StartService<ToolsConfig> = async (platform, config) =>
       assertMayAct: (principal) => principals.assertMayAct(principal),
       onChange: (wake) => changes.listen({ onRevoked: wake, onReset: wake }),
     },
+    limits: createLimits({ authentication, changes, log }),
     denials: platform.audit("tools").denials,
     pages,
     log,

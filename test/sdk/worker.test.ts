@@ -95,6 +95,18 @@ test("two workers share the calls of a tool", async () => {
   expect(new Set(await Promise.all(calls))).toEqual(new Set(["one", "two"]));
 });
 
+test("a limit of workers that an admin sets holds from then on", async () => {
+  const tool = defineTool({ name: "limited", description: "A tool.", input: z.object({}), handler: () => null });
+  workers.push(await cadre.tools.serve([tool]));
+  await cadre.limits.set("workers", 1n);
+  await expect(cadre.tools.serve([tool], { onError: () => undefined })).rejects.toMatchObject({
+    reason: "LIMIT_EXCEEDED",
+    quotas: [{ limit: "workers", value: 1n }],
+  });
+  await cadre.limits.set("workers", 2n);
+  workers.push(await cadre.tools.serve([tool]));
+});
+
 test("a key serves only the tools that it names", async () => {
   const { secret } = await cadre.keys.issue({
     name: "worker",

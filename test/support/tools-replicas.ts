@@ -5,6 +5,7 @@ import { PrincipalSchema, type Principal } from "@cadre/gen/cadre/credentials/v1
 import { type Client, createClient, type Interceptor } from "@connectrpc/connect";
 import { connectNodeAdapter, createConnectTransport } from "@connectrpc/connect-node";
 import pino from "pino";
+import { type LimitName, limitDefinitions } from "../../services/credentials/domain/limit.ts";
 import { parseSettings } from "../../services/runtime/config/settings.ts";
 import { decodePrincipal, encodePrincipal } from "../../services/runtime/identity/principal.ts";
 import { newId } from "../../services/runtime/ids/id.ts";
@@ -44,12 +45,19 @@ export interface ToolsReplicas {
   stop(): Promise<void>;
 }
 
+export interface ToolsReplicasOptions {
+  readonly settings?: Readonly<Record<string, string>>;
+  readonly principals?: WorkerPrincipals;
+  /** Limits of every org, by name; read anew each time. The defaults unless said. */
+  readonly limits?: Readonly<Record<string, number>>;
+}
+
 const principalHeader = "x-test-principal";
 
 /** Several replicas of the tools service over one fresh database. */
 export async function startToolsReplicas(
   count: number,
-  options: { readonly settings?: Readonly<Record<string, string>>; readonly principals?: WorkerPrincipals } = {},
+  options: ToolsReplicasOptions = {},
 ): Promise<ToolsReplicas> {
   const database = await createTestDatabase();
   const log = pino({ level: process.env["TEST_LOG"] ?? "silent" });
@@ -91,12 +99,13 @@ async function startReplica(
   databaseUrl: string,
   log: pino.Logger,
   denials: Denial[],
-  options: { readonly settings?: Readonly<Record<string, string>>; readonly principals?: WorkerPrincipals },
+  options: ToolsReplicasOptions,
 ): Promise<ToolsReplica> {
   const database = openDatabase<ToolsSchema>({ url: databaseUrl, service: "tools", log, maxConnections: 4 });
   const tools = await createTools({
     config: parseSettings(toolsSettings, options.settings ?? {}),
     database,
+    limits: { get: (_, name) => options.limits?.[name] ?? limitDefinitions[name as LimitName].default },
     principals: options.principals ?? { assertMayAct: async () => undefined, onChange: () => () => undefined },
     denials: {
       record: async (denial) => void denials.push(denial),

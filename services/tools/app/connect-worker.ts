@@ -7,6 +7,7 @@ import type { Definition } from "../domain/definition.ts";
 import { workerTopic } from "../store/wake-ups.ts";
 import type { HandedCall } from "../store/worker-store.ts";
 import type { ToolsDeps } from "./deps.ts";
+import { limitOf, registrationLimits } from "./org-limits.ts";
 import { checkDefinition } from "./register-tool.ts";
 import { Waker } from "./waker.ts";
 
@@ -59,6 +60,8 @@ export async function* connectWorker(
     definitions,
     mayAddDefinitions: offer.mayRegister,
     streamId,
+    maxWorkers: await limitOf(deps.limits, offer.orgId, "workers"),
+    limits: await registrationLimits(deps.limits, offer.orgId),
   });
   const toolByDigest = new Map(definitions.map(({ digest, definition }) => [digest, definition.name]));
   const waker = new Waker();

@@ -1,3 +1,4 @@
+import type { Limits } from "../../runtime/identity/limits.ts";
 import type { Logger } from "../../runtime/log/log.ts";
 import type { CallStore } from "../store/call-store.ts";
 import type { ToolStore } from "../store/tool-store.ts";
@@ -19,6 +20,7 @@ export interface ToolsDeps {
   readonly running: RunningBuiltIns;
   readonly definitions: DefinitionCache;
   readonly principals: WorkerPrincipals;
+  readonly limits: Limits;
   readonly audit: CallAudit;
   /** Tells all replicas to stop a call that has no record. */
   readonly announceStop: (orgId: string, key: string) => Promise<void>;

@@ -6,6 +6,7 @@ import { checkArguments } from "./check-arguments.ts";
 import type { Outcome } from "../domain/call.ts";
 import type { ToolsDeps } from "./deps.ts";
 import { definitionChanged, executeBuiltIn } from "./execute-built-in.ts";
+import { limitOf } from "./org-limits.ts";
 import { type CallEvent, watchCall } from "./watch-call.ts";
 
 /** A call that is asked for. Ids are UUIDs. */
@@ -76,7 +77,12 @@ async function* executeByWorker(
   const requestHash = createHash("sha256")
     .update(`${call.toolId} ${call.digest} ${canonicalJson(call.arguments)}`)
     .digest();
-  const { callId, state } = await deps.calls.begin({ ...call, requestHash, timeoutMs: checked.definition.timeoutMs });
+  const { callId, state } = await deps.calls.begin({
+    ...call,
+    requestHash,
+    timeoutMs: checked.definition.timeoutMs,
+    maxOpen: await limitOf(deps.limits, call.orgId, "tool_calls"),
+  });
   if (state === "queued") await deps.calls.dispatch(callId);
   const leaves = options.isResumed === true ? AbortSignal.any([signal, deps.stopping]) : signal;
   for await (const event of watchCall(deps, call.orgId, callId, leaves)) {

@@ -3,14 +3,16 @@ import { compileJsonSchema } from "../../runtime/json-schema/json-schema.ts";
 import { type Definition, digestOf } from "../domain/definition.ts";
 import type { DigestedDefinition, StoredTool } from "../store/tool-store.ts";
 import type { ToolsDeps } from "./deps.ts";
+import { registrationLimits } from "./org-limits.ts";
 
 /** Makes a definition the one in force. Throws AppError INVALID_SCHEMA, ALREADY_EXISTS, LIMIT_EXCEEDED. */
 export async function registerTool(
-  deps: Pick<ToolsDeps, "tools" | "builtIns">,
+  deps: Pick<ToolsDeps, "tools" | "builtIns" | "limits">,
   orgId: string,
   definition: Definition,
 ): Promise<StoredTool> {
-  return deps.tools.register(orgId, checkDefinition(deps, definition, "definition"));
+  const checked = checkDefinition(deps, definition, "definition");
+  return deps.tools.register(orgId, checked, await registrationLimits(deps.limits, orgId));
 }
 
 /**

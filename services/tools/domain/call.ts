@@ -35,22 +35,14 @@ export const callLimits = {
   maxOutputBytes: 4_194_304,
   /** Workers lost with a call, after which it fails: perhaps it is what ends them. */
   maxLosses: 5,
-  /** Calls of an org that are queued or dispatched. */
-  maxOpenCalls: 10_000,
 } as const;
 
-/** Bounds of workers and tools. */
+/** Bounds of workers; how many there may be is a limit of the org. */
 export const workerLimits = {
   /** How long a registration lives after the last heartbeat. */
   leaseMs: 10_000,
   /** How often a worker sends one. */
   heartbeatMs: 3_000,
-  /** Workers of an org at once. */
-  maxWorkers: 1_000,
-  /** Tools of an org. */
-  maxTools: 2_000,
-  /** Definitions that a tool ever had. */
-  maxDefinitions: 1_000,
 } as const;
 
 /** What ends a call whose handler stopped because it was told to, or would have been. */

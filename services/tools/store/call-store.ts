@@ -13,6 +13,8 @@ export interface BeginCall {
   readonly digest: string;
   readonly arguments: JsonObject;
   readonly timeoutMs: number;
+  /** Calls of the org that may be queued or dispatched, with this one. */
+  readonly maxOpen: number;
   /** Hand-outs count from here, at least. From 1. */
   readonly attempt: number;
   readonly runId: string;

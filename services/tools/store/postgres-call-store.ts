@@ -13,6 +13,7 @@ import {
   unplaced,
   unserved,
 } from "../domain/call.ts";
+import { limitExceeded } from "../domain/limit.ts";
 import type { BeginCall, CallStore, CallView, Report } from "./call-store.ts";
 import { loseCalls } from "./lose-calls.ts";
 import type { ToolsSchema } from "./schema.ts";
@@ -29,6 +30,8 @@ import { type Announce, callTopic, type WakeUps, workerTopic } from "./wake-ups.
 const maxOutputParts = 64;
 /** Calls settled in one go. */
 const maxSettled = 500;
+/** Calls handed out by one dispatch. */
+const maxRounds = 10_000;
 /** Definitions whose queues one sweep looks at. */
 const maxQueues = 100;
 
@@ -62,7 +65,7 @@ export class PostgresCallStore implements CallStore {
                 ${call.traceparent}, ${call.requestId}, 'queued', ${call.attempt - 1})
         on conflict (org_id, key) do nothing returning 1`.execute(transaction);
       if (inserted.length > 0) {
-        await assertRoom(transaction);
+        await assertRoom(transaction, call);
         return { callId, state: "queued" };
       }
       const found = await lockKey(transaction, call.key);
@@ -89,7 +92,7 @@ export class PostgresCallStore implements CallStore {
   async dispatch(callId: string): Promise<void> {
     // Each round hands out the oldest call of somebody, or finds that another
     // replica did: what is queued becomes less, so there is an end.
-    for (let round = 0; round < callLimits.maxOpenCalls; round++) {
+    for (let round = 0; round < maxRounds; round++) {
       const { rows } = await sql<{ worker_id: string }>`
         select worker_id from (
           select w.worker_id, w.concurrency, w.assigned_at,
@@ -406,17 +409,11 @@ async function lapseWhere(
   for (const { call_id } of rows) announce(callTopic(call_id));
 }
 
-async function assertRoom(transaction: QueryExecutorProvider): Promise<void> {
+async function assertRoom(transaction: QueryExecutorProvider, { orgId, maxOpen }: BeginCall): Promise<void> {
   const { rows } = await sql<{ count: bigint }>`select count(*) from (
-    select from call where state in ('queued', 'dispatched') limit ${callLimits.maxOpenCalls + 1}) open`.execute(
-    transaction,
-  );
-  if (Number(rows[0]?.count ?? 0n) <= callLimits.maxOpenCalls) return;
-  const value = BigInt(callLimits.maxOpenCalls);
-  throw new AppError("LIMIT_EXCEEDED", `an org has at most ${value} calls of tools at once`, {
-    quotas: [{ subject: "org", limit: "tool_calls", value, description: "calls that wait or run" }],
-    retryAfterMs: 1_000,
-  });
+    select from call where state in ('queued', 'dispatched') limit ${maxOpen + 1}) open`.execute(transaction);
+  if (Number(rows[0]?.count ?? 0n) > maxOpen)
+    throw limitExceeded(orgId, "tool_calls", maxOpen, { retryAfterMs: 1_000 });
 }
 
 function ms(value: number | RawBuilder<unknown>): RawBuilder<unknown> {

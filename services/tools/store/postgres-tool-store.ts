@@ -2,8 +2,8 @@ import { type QueryExecutorProvider, sql } from "kysely";
 import { AppError } from "../../runtime/errors/app-error.ts";
 import { newId, toUuid } from "../../runtime/ids/id.ts";
 import type { Database } from "../../runtime/postgres/database.ts";
-import { workerLimits } from "../domain/call.ts";
 import type { Definition } from "../domain/definition.ts";
+import { limitExceeded, type RegistrationLimits } from "../domain/limit.ts";
 import type { ToolsSchema } from "./schema.ts";
 import type { DigestedDefinition, StoredTool, ToolStore } from "./tool-store.ts";
 
@@ -33,9 +33,10 @@ export class PostgresToolStore implements ToolStore {
     this.#database = database;
   }
 
-  async register(orgId: string, definition: DigestedDefinition): Promise<StoredTool> {
+  async register(orgId: string, definition: DigestedDefinition, limits: RegistrationLimits): Promise<StoredTool> {
     return this.#database.asOrg(orgId, async (transaction) => {
-      const { toolId } = await registerDefinition(transaction, orgId, definition, { mayAdd: true, inForce: true });
+      const options = { mayAdd: true, inForce: true, limits };
+      const { toolId } = await registerDefinition(transaction, orgId, definition, options);
       const { rows } = await sql<ToolRow>`${selectTool} where t.tool_id = ${toolId}`.execute(transaction);
       const [row] = rows;
       if (row === undefined) throw new Error("a registered tool is not there");
@@ -87,6 +88,7 @@ export interface RegisterOptions {
   readonly mayAdd: boolean;
   /** Whether a known definition becomes the one in force; a new one always does. */
   readonly inForce: boolean;
+  readonly limits: RegistrationLimits;
 }
 
 /**
@@ -110,7 +112,7 @@ export async function registerDefinition(
       metadata: { scope: "tools.write", tool: name },
     });
   }
-  if (isNew) await assertRoom(transaction, known[0]?.tool_id);
+  if (isNew) await assertRoom(transaction, orgId, known[0]?.tool_id, options.limits);
   // The row's lock puts registrations of one name in an order.
   const { rows } = await sql<{ tool_id: string }>`
     insert into tool (tool_id, org_id, name, digest) values (${toUuid("tool", newId("tool"))}, ${orgId}, ${name}, ${digest})
@@ -128,17 +130,18 @@ export async function registerDefinition(
   return { toolId };
 }
 
-async function assertRoom(transaction: QueryExecutorProvider, toolId: string | undefined): Promise<void> {
+async function assertRoom(
+  transaction: QueryExecutorProvider,
+  orgId: string,
+  toolId: string | undefined,
+  limits: RegistrationLimits,
+): Promise<void> {
   const { rows } = await sql<{ count: bigint }>`
     select ${toolId === undefined ? sql`count(*) from tool` : sql`count(*) from tool_definition where tool_id = ${toolId}`}`.execute(
     transaction,
   );
-  const limit = toolId === undefined ? workerLimits.maxTools : workerLimits.maxDefinitions;
-  if (Number(rows[0]?.count ?? 0n) < limit) return;
-  const what = toolId === undefined ? "tools" : "definitions of a tool";
-  throw new AppError("LIMIT_EXCEEDED", `an org has at most ${limit} ${what}`, {
-    quotas: [{ subject: "org", limit: what.replaceAll(" ", "_"), value: BigInt(limit), description: what }],
-  });
+  const limit = toolId === undefined ? "tools" : "tool_definitions";
+  if (Number(rows[0]?.count ?? 0n) >= limits[limit]) throw limitExceeded(orgId, limit, limits[limit]);
 }
 
 function toStoredTool(row: ToolRow): StoredTool {

@@ -5,6 +5,7 @@ import { newId, toUuid } from "../../runtime/ids/id.ts";
 import type { Database } from "../../runtime/postgres/database.ts";
 import { cancelled, workerLimits } from "../domain/call.ts";
 import { keyOf } from "../domain/call-key.ts";
+import { limitExceeded } from "../domain/limit.ts";
 import { loseCalls } from "./lose-calls.ts";
 import { registerDefinition } from "./postgres-tool-store.ts";
 import type { ToolsSchema } from "./schema.ts";
@@ -35,7 +36,7 @@ export class PostgresWorkerStore implements WorkerStore {
       else await continueWorker(transaction, workerId, worker);
       const served: { toolId: string; digest: string }[] = [];
       for (const definition of worker.definitions) {
-        const options = { mayAdd: worker.mayAddDefinitions, inForce: isNew };
+        const options = { mayAdd: worker.mayAddDefinitions, inForce: isNew, limits: worker.limits };
         const { toolId } = await registerDefinition(transaction, orgId, definition, options);
         served.push({ toolId, digest: definition.digest });
       }
@@ -180,12 +181,8 @@ async function insertWorker(
   worker: ConnectWorker,
 ): Promise<void> {
   const { rows } = await sql<{ count: bigint }>`select count(*) from worker`.execute(transaction);
-  if (Number(rows[0]?.count ?? 0n) >= workerLimits.maxWorkers) {
-    const value = BigInt(workerLimits.maxWorkers);
-    throw new AppError("LIMIT_EXCEEDED", `an org has at most ${value} workers at once`, {
-      quotas: [{ subject: "org", limit: "workers", value, description: "workers that are connected" }],
-    });
-  }
+  const { orgId, maxWorkers } = worker;
+  if (Number(rows[0]?.count ?? 0n) >= maxWorkers) throw limitExceeded(orgId, "workers", maxWorkers);
   await sql`insert into worker (worker_id, org_id, subject, name, concurrency, stream_id, lease_until)
     values (${workerId}, ${worker.orgId}, ${worker.subject}, ${worker.name}, ${worker.concurrency}, ${worker.streamId},
             ${lease})`.execute(transaction);

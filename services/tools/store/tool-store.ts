@@ -1,4 +1,5 @@
 import type { Definition } from "../domain/definition.ts";
+import type { RegistrationLimits } from "../domain/limit.ts";
 
 /** A tool that an org registered, as it is now. Ids are UUIDs. */
 export interface StoredTool {
@@ -26,7 +27,7 @@ export interface ToolStore {
    *
    * @throws AppError LIMIT_EXCEEDED
    */
-  register(orgId: string, definition: DigestedDefinition): Promise<StoredTool>;
+  register(orgId: string, definition: DigestedDefinition, limits: RegistrationLimits): Promise<StoredTool>;
   /** Tools in the order of their names, after a name. */
   list(orgId: string, afterName: string, limit: number): Promise<readonly StoredTool[]>;
   /** A tool by its id; `undefined` if the org has none. */

@@ -1,4 +1,5 @@
 import type { JsonObject } from "@bufbuild/protobuf";
+import type { RegistrationLimits } from "../domain/limit.ts";
 import type { DigestedDefinition } from "./tool-store.ts";
 
 /** Who acts for a worker: only the principal that connected it may. Ids are UUIDs. */
@@ -22,6 +23,9 @@ export interface ConnectWorker {
   readonly streamId: string;
   /** The hand-outs that the worker still runs. */
   readonly running: readonly string[];
+  /** Workers that the org may have at once, with a new one. */
+  readonly maxWorkers: number;
+  readonly limits: RegistrationLimits;
 }
 
 /** A call that a worker is to be told of. */
