@@ -1,6 +1,7 @@
 import type { KeyObject } from "node:crypto";
-import { createServer } from "node:http2";
+import { createSecureServer, createServer } from "node:http2";
 import type { AddressInfo } from "node:net";
+import type { SecureContextOptions } from "node:tls";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { Role } from "@cadre/gen/cadre/credentials/v1/api_key_pb";
 import { PrincipalSchema } from "@cadre/gen/cadre/credentials/v1/identity_pb";
@@ -14,6 +15,7 @@ import {
 import { createClient, createContextValues, type ServiceImpl } from "@connectrpc/connect";
 import { connectNodeAdapter, createGrpcTransport } from "@connectrpc/connect-node";
 import {
+  type ChannelCredentials,
   Client,
   credentials,
   Metadata,
@@ -34,9 +36,11 @@ import { newId } from "../../services/runtime/ids/id.ts";
 import { accessRules } from "../../services/runtime/interceptor/access-rule.ts";
 import { meshInterceptors } from "../../services/runtime/interceptor/chain.ts";
 import { createGrpcMesh } from "../../services/runtime/mesh/grpc-mesh.ts";
+import type { TlsMaterial } from "../../services/runtime/mesh/tls.ts";
 import { type Implementation, implement } from "../../services/runtime/rpc/implementation.ts";
 import { type RequestContext, requestContextKey } from "../../services/runtime/rpc/request-context.ts";
 import { clientSpan } from "../../services/runtime/telemetry/client-span.ts";
+import { newSpanContext, toTraceparent } from "../../services/runtime/telemetry/traceparent.ts";
 import { startTelemetry } from "../../services/runtime/telemetry/telemetry.ts";
 
 /** What is compared: the same typed call, by the same codec, with the same deadline. */
@@ -83,12 +87,23 @@ const definition = {
   responseDeserialize: (bytes: Buffer) => fromBinary(GetSessionResponseSchema, bytes),
 } as const;
 
-/** Serves a contestant and returns its address. `trust` is for ours, which authenticates its caller. */
-export async function serve(contestant: Contestant, trust: MeshTrust): Promise<string> {
+/**
+ * Serves a contestant and returns its address.
+ *
+ * @param trust is for ours, which authenticates its caller
+ * @param tls mutual TLS 1.3; none: plaintext
+ */
+export async function serve(contestant: Contestant, trust: MeshTrust, tls?: TlsMaterial): Promise<string> {
   switch (contestant) {
     case "ours":
     case "ours, no interceptors": {
-      const mesh = createGrpcMesh({ name: "orchestrator", listen: "127.0.0.1:0", addresses: {}, log });
+      const mesh = createGrpcMesh({
+        name: "orchestrator",
+        listen: "127.0.0.1:0",
+        addresses: {},
+        log,
+        ...tlsOption(tls),
+      });
       const sink = { append: async () => {} };
       const server = await mesh.serve("orchestrator", {
         implementations: [implement(SessionService, handlers) as Implementation],
@@ -118,22 +133,36 @@ export async function serve(contestant: Contestant, trust: MeshTrust): Promise<s
         },
       );
       const port = await new Promise<number>((resolve, reject) => {
-        server.bindAsync("127.0.0.1:0", ServerCredentials.createInsecure(), (error, bound) =>
+        server.bindAsync("127.0.0.1:0", grpcServerCredentials(tls), (error, bound) =>
           error === null ? resolve(bound) : reject(error),
         );
       });
       return `127.0.0.1:${port}`;
     }
     case "connect-node": {
-      const server = createServer(connectNodeAdapter({ routes: ({ service }) => service(SessionService, handlers) }));
+      const listener = connectNodeAdapter({ routes: ({ service }) => service(SessionService, handlers) });
+      const server =
+        tls === undefined
+          ? createServer(listener)
+          : createSecureServer({ ...nodeTls(tls), requestCert: true, rejectUnauthorized: true }, listener);
       await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
       return `127.0.0.1:${(server.address() as AddressInfo).port}`;
     }
   }
 }
 
-/** Connects to a contestant. `privateKey` signs the service tokens of ours. */
-export async function connect(contestant: Contestant, address: string, privateKey: KeyObject): Promise<Call> {
+/**
+ * Connects to a contestant.
+ *
+ * @param privateKey signs the service tokens of ours
+ * @param tls mutual TLS 1.3; none: plaintext
+ */
+export async function connect(
+  contestant: Contestant,
+  address: string,
+  privateKey: KeyObject,
+  tls?: TlsMaterial,
+): Promise<Call> {
   const sessionId = newId("ses");
   switch (contestant) {
     case "ours":
@@ -146,6 +175,7 @@ export async function connect(contestant: Contestant, address: string, privateKe
         listen: "127.0.0.1:0",
         addresses: { orchestrator: [address] },
         log,
+        ...tlsOption(tls),
       });
       const interceptors =
         contestant === "ours" ? [createServiceTokenInterceptor(identity, "orchestrator"), clientSpan(tracer)] : [];
@@ -158,7 +188,7 @@ export async function connect(contestant: Contestant, address: string, privateKe
         );
     }
     case "grpc-js": {
-      const client = new Client(address, credentials.createInsecure());
+      const client = new Client(address, grpcClientCredentials(tls));
       const { requestSerialize, responseDeserialize } = definition;
       return () =>
         new Promise((resolve, reject) => {
@@ -174,20 +204,48 @@ export async function connect(contestant: Contestant, address: string, privateKe
         });
     }
     case "connect-node": {
-      const client = createClient(SessionService, createGrpcTransport({ baseUrl: `http://${address}` }));
+      const client = createClient(
+        SessionService,
+        createGrpcTransport(
+          tls === undefined
+            ? { baseUrl: `http://${address}` }
+            : { baseUrl: `https://${address}`, nodeOptions: nodeTls(tls) },
+        ),
+      );
       return () => client.getSession({ sessionId }, { timeoutMs });
     }
   }
+}
+
+function tlsOption(tls: TlsMaterial | undefined): { tls?: TlsMaterial } {
+  return tls === undefined ? {} : { tls };
+}
+
+function nodeTls({ authority, certificate, privateKey }: TlsMaterial): SecureContextOptions {
+  return { ca: authority, cert: certificate, key: privateKey, minVersion: "TLSv1.3" };
+}
+
+function grpcServerCredentials(tls: TlsMaterial | undefined): ServerCredentials {
+  if (tls === undefined) return ServerCredentials.createInsecure();
+  const pair = { cert_chain: Buffer.from(tls.certificate), private_key: Buffer.from(tls.privateKey) };
+  return ServerCredentials.createSsl(Buffer.from(tls.authority), [pair], true);
+}
+
+function grpcClientCredentials(tls: TlsMaterial | undefined): ChannelCredentials {
+  if (tls === undefined) return credentials.createInsecure();
+  const [authority, key, certificate] = [tls.authority, tls.privateKey, tls.certificate].map((pem) => Buffer.from(pem));
+  return credentials.createSsl(authority, key, certificate);
 }
 
 const principal = freezePrincipal(
   create(PrincipalSchema, { subject: newId("key"), orgId: newId("org"), role: Role.OWNER, scopes: ["*"] }),
 );
 
+/** What the gateway knows of a stranger's request that it calls for. */
 const context: RequestContext = {
   requestId: newId("req"),
-  traceparent: "",
-  source: "",
+  traceparent: toTraceparent(newSpanContext()),
+  source: "203.0.113.7",
   deadline: Number.POSITIVE_INFINITY,
   signal: new AbortController().signal,
   principal: undefined,

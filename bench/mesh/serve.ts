@@ -1,13 +1,28 @@
 import { createPublicKey } from "node:crypto";
 import { type Contestant, serve } from "./contestant.ts";
+import type { TlsMaterial } from "../../services/runtime/mesh/tls.ts";
 
 // The other process of `bench/mesh.ts`: serves one contestant until its parent goes.
 
-const [contestant, publicKeyPem] = process.argv.slice(2);
-if (contestant === undefined || publicKeyPem === undefined || process.send === undefined) {
-  throw new TypeError("started by bench/mesh.ts alone");
+/** What the parent says first. */
+export interface ServeOrder {
+  readonly contestant: Contestant;
+  readonly publicKeyPem: string;
+  /** None: plaintext. */
+  readonly tls?: TlsMaterial;
 }
-const publicKey = createPublicKey(publicKeyPem);
-const trust = { resolve: () => ({ service: "gateway", publicKey }) };
-process.send(await serve(contestant as Contestant, trust));
+
+if (process.send === undefined) throw new TypeError("started by bench/mesh.ts alone");
+process.once("message", (order: ServeOrder) => {
+  const publicKey = createPublicKey(order.publicKeyPem);
+  const trust = { resolve: () => ({ service: "gateway", publicKey }) };
+  void serve(order.contestant, trust, order.tls).then((address) => {
+    // Whoever asks is told how much time of the processor was used so far, in microseconds.
+    process.on("message", () => {
+      const { user, system } = process.cpuUsage();
+      process.send?.(user + system);
+    });
+    process.send?.(address);
+  });
+});
 process.on("disconnect", () => process.exit(0));
