@@ -5,6 +5,8 @@
 export class BoundedMap<K, V> {
   readonly #entries = new Map<K, V>();
   readonly #maxEntries: number;
+  /** Of the entry that was read or written last, which is in its place already. */
+  #newest: K | undefined;
 
   constructor(maxEntries: number) {
     this.#maxEntries = maxEntries;
@@ -16,16 +18,18 @@ export class BoundedMap<K, V> {
 
   get(key: K): V | undefined {
     const value = this.#entries.get(key);
-    if (value === undefined) return undefined;
+    if (value === undefined || key === this.#newest) return value;
     // A Map iterates in the order of insertion, so the oldest comes first.
     this.#entries.delete(key);
     this.#entries.set(key, value);
+    this.#newest = key;
     return value;
   }
 
   set(key: K, value: V): void {
     this.#entries.delete(key);
     this.#entries.set(key, value);
+    this.#newest = key;
     if (this.#entries.size <= this.#maxEntries) return;
     for (const oldest of this.#entries.keys()) {
       this.#entries.delete(oldest);

@@ -3,13 +3,7 @@ import type { ServiceName } from "../mesh/mesh.ts";
 import { requestContextKey } from "../rpc/request-context.ts";
 import type { ServiceIdentity } from "./service-identity.ts";
 import { createServiceTokenSigner, serviceTokenHeader } from "./service-token.ts";
-
-/**
- * The header that tells a peer the address that a request came from, for its
- * audit log. Only another service can have set it: without a service token no
- * call of the mesh is served.
- */
-export const sourceHeader = "x-cadre-source";
+import { encodeToldRequest, requestHeader } from "./told-request.ts";
 
 /**
  * Gives each call to a peer the service's own identity and, from the request
@@ -22,11 +16,7 @@ export function createServiceTokenInterceptor(identity: ServiceIdentity, audienc
     const scope = request.contextValues.get(requestContextKey);
     const token = signer.token(scope?.principal);
     request.header.set(serviceTokenHeader, typeof token === "string" ? token : await token);
-    if (scope !== undefined) {
-      request.header.set("x-request-id", scope.requestId);
-      if (scope.source !== "") request.header.set(sourceHeader, scope.source);
-      if (scope.traceparent !== "") request.header.set("traceparent", scope.traceparent);
-    }
+    if (scope !== undefined) request.header.set(requestHeader, encodeToldRequest(scope));
     return next(request);
   };
 }

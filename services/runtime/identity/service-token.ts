@@ -1,4 +1,4 @@
-import { hash, randomUUID } from "node:crypto";
+import { randomUUID } from "node:crypto";
 import type { Principal } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import { decodeProtectedHeader, errors, jwtVerify, SignJWT } from "jose";
 import type { ServiceName } from "../mesh/mesh.ts";
@@ -12,8 +12,10 @@ import type { KeyProof, MeshTrust, ProvenService, ServiceIdentity, SigningKey } 
 //    (`iss` and `sub`, both the one that its key is proven for).
 // 2. Whom the call is made for is a claim of its own, so that access is decided
 //    on the end user and not on the service in between.
-// 3. Only allowed tokens are remembered, by their SHA-256, and no longer than
-//    they are valid: a forged one never meets the entry of a true one.
+// 3. Only allowed tokens are remembered, and no longer than they are valid. One
+//    is found by the end of its signature and believed only if it is the same
+//    to the last character, so a forged one never passes for a true one. How
+//    long that takes tells nothing to whoever does not have the signature.
 
 /** The header that carries a service token. */
 export const serviceTokenHeader = "x-cadre-service-token";
@@ -29,6 +31,8 @@ const skewSeconds = 60;
 /** A principal's scopes and tools are bounded to 2 KiB where keys are issued; with a certificate chain it stays below. */
 const maxTokenCharacters = 16_384;
 const maxCached = 10_000;
+/** So many characters of a signature find its token: 192 of its bits. A hash of the whole would cost 2 to 4 µs a call. */
+const lookupCharacters = 32;
 
 /** Makes the tokens that one service calls another with. */
 export interface ServiceTokenSigner {
@@ -112,6 +116,7 @@ export interface ServiceTokenVerifier {
 }
 
 interface VerifiedCall extends ServiceCall {
+  readonly token: string;
   readonly expiresAtMs: number;
 }
 
@@ -128,7 +133,7 @@ export function createServiceTokenVerifier(
 ): ServiceTokenVerifier {
   const allowed = new BoundedMap<string, VerifiedCall>(maxCached);
 
-  async function check(token: string, digest: string): Promise<ServiceCall> {
+  async function check(token: string): Promise<ServiceCall> {
     const proven = prove(trust, token);
     const { payload } = await jwtVerify(token, proven.publicKey, {
       algorithms: [algorithm],
@@ -144,11 +149,12 @@ export function createServiceTokenVerifier(
       throw refused(refusalOf(thrown), { cause: thrown, actor: proven.service });
     });
     const call: VerifiedCall = {
+      token,
       callingService: proven.service,
       principal: readPrincipal(payload[principalClaim], proven.service),
       expiresAtMs: (payload.exp ?? 0) * 1_000,
     };
-    allowed.set(digest, call);
+    allowed.set(lookupKey(token), call);
     return call;
   }
 
@@ -156,12 +162,15 @@ export function createServiceTokenVerifier(
     verify(token) {
       if (token === "") throw refused("NO_CREDENTIAL");
       if (token.length > maxTokenCharacters) throw refused("TOO_LONG");
-      const digest = hash("sha256", token, "base64");
-      const known = allowed.get(digest);
-      if (known !== undefined && known.expiresAtMs > now()) return known;
-      return check(token, digest);
+      const known = allowed.get(lookupKey(token));
+      if (known !== undefined && known.token === token && known.expiresAtMs > now()) return known;
+      return check(token);
     },
   };
+}
+
+function lookupKey(token: string): string {
+  return token.slice(-lookupCharacters);
 }
 
 function toHeader({ kid, x5c }: KeyProof): { kid?: string; x5c?: string[] } {

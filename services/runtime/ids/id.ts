@@ -19,6 +19,7 @@ export type IdPrefix =
   | "call";
 
 const alphabet = "0123456789abcdefghjkmnpqrstvwxyz";
+const encodedUuid = /^[0-7][0-9a-hjkmnp-tv-z]{25}$/;
 /** What the characters of the alphabet stand for, by their codes; -1 for any other below 128. */
 const values = Int8Array.from({ length: 128 }, (_, code) => alphabet.indexOf(String.fromCharCode(code)));
 
@@ -79,7 +80,7 @@ export function fromUuid(prefix: IdPrefix, uuid: string): string {
 
 /** Whether a text is an id with that prefix. */
 export function isId(prefix: IdPrefix, text: string): boolean {
-  return text.startsWith(`${prefix}_`) && decode(text.slice(prefix.length + 1)) !== undefined;
+  return text.startsWith(`${prefix}_`) && encodedUuid.test(text.slice(prefix.length + 1));
 }
 
 /** 128 bits in 26 characters of 5 bits; the first carries only 3. */

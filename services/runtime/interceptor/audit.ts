@@ -2,13 +2,7 @@ import { create, type DescMethod, getOption, hasOption, type Message } from "@bu
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { AuditDecision, AuditEventSchema } from "@cadre/gen/cadre/credentials/v1/audit_pb";
 import { audit as auditOption, authz, host } from "@cadre/gen/cadre/options/v1/options_pb";
-import {
-  Code,
-  type Interceptor,
-  type StreamRequest,
-  type StreamResponse,
-  type UnaryRequest,
-} from "@connectrpc/connect";
+import { Code, type Interceptor, type StreamRequest, type UnaryRequest } from "@connectrpc/connect";
 import type { AuditSink } from "../audit/audit-sink.ts";
 import type { Denial, DenialLog } from "../audit/denial-log.ts";
 import type { AppError } from "../errors/app-error.ts";
@@ -16,6 +10,7 @@ import { failureOf, toAppError } from "../errors/failure.ts";
 import { Refusal } from "../identity/refusal.ts";
 import { newId } from "../ids/id.ts";
 import type { Logger } from "../log/log.ts";
+import { observeStream } from "../rpc/message-stream.ts";
 import { type RequestContext, requestContext } from "../rpc/request-context.ts";
 import { traceIdOf } from "../telemetry/traceparent.ts";
 
@@ -68,20 +63,16 @@ export function audit(options: AuditOptions): AuditInterceptors {
     await denials.record(toDenial(request, scope, type, failure, refusal));
   }
 
-  async function* recorded(request: UnaryRequest | StreamRequest, response: StreamResponse) {
-    try {
-      yield* response.message;
-    } catch (thrown) {
-      await recordDenial(request, thrown);
-      throw thrown;
-    }
-  }
-
   return {
     denied: (next) => async (request) => {
       try {
         const response = await next(request);
-        return response.stream ? { ...response, message: recorded(request, response) } : response;
+        if (!response.stream) return response;
+        const translate = async (thrown: unknown): Promise<unknown> => {
+          await recordDenial(request, thrown);
+          return thrown;
+        };
+        return { ...response, message: observeStream(response.message, { translate }) };
       } catch (thrown) {
         await recordDenial(request, thrown);
         throw thrown;

@@ -1,8 +1,9 @@
-import { Code, type ConnectError, type Interceptor, type StreamResponse } from "@connectrpc/connect";
+import { Code, type ConnectError, type Interceptor } from "@connectrpc/connect";
 import { toAppError, toConnectError } from "../errors/failure.ts";
 import { newId } from "../ids/id.ts";
 import type { Logger } from "../log/log.ts";
 import { AppError } from "../errors/app-error.ts";
+import { observeStream } from "../rpc/message-stream.ts";
 import { requestContext } from "../rpc/request-context.ts";
 
 /**
@@ -30,17 +31,9 @@ export function errors(log: Logger): Interceptor {
     };
     try {
       const response = await next(request);
-      return response.stream ? { ...response, message: translated(response, translate) } : response;
+      return response.stream ? { ...response, message: observeStream(response.message, { translate }) } : response;
     } catch (thrown) {
       throw translate(thrown);
     }
   };
-}
-
-async function* translated(response: StreamResponse, translate: (thrown: unknown) => ConnectError) {
-  try {
-    yield* response.message;
-  } catch (thrown) {
-    throw translate(thrown);
-  }
 }

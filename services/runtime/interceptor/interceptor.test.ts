@@ -63,7 +63,9 @@ test("a failure of the contract reaches the caller with its reason, its fields a
     },
   });
   const requestId = newId("req");
-  const failure = await failureOf(client.getSession({ sessionId }, { headers: { "x-request-id": requestId } }));
+  const failure = await failureOf(
+    client.getSession({ sessionId }, { headers: { "x-cadre-request": `${requestId} - 203.0.113.7` } }),
+  );
   expect(failure.code).toBe(Code.ResourceExhausted);
   expect(failure.findDetails(ErrorInfoSchema)[0]).toMatchObject({ reason: "RATE_LIMITED", domain: "cadre.dev" });
   expect(failure.findDetails(RequestInfoSchema)[0]?.requestId).toBe(requestId);
@@ -192,7 +194,7 @@ test("a stranger's request id is not taken over, a peer's is", async () => {
         },
       },
     });
-    await client.getSession({ sessionId }, { headers: { "x-request-id": given } });
+    await client.getSession({ sessionId }, { headers: { "x-cadre-request": `${given} - 203.0.113.7` } });
   }
   expect(seen[0]).toMatch(/^req_/);
   expect(seen[0]).not.toBe(given);

@@ -1,5 +1,6 @@
 import type { Interceptor } from "@connectrpc/connect";
 import { AppError } from "../errors/app-error.ts";
+import { observeStream } from "../rpc/message-stream.ts";
 import { requestContext } from "../rpc/request-context.ts";
 
 /** What a process takes on at once. */
@@ -35,18 +36,13 @@ export function limits(options: LimitsOptions = { maxRunning: 10_000 }): Interce
         running -= 1;
         return response;
       }
-      return { ...response, message: released(response.message, () => (running -= 1)) };
+      const ended = (): void => {
+        running -= 1;
+      };
+      return { ...response, message: observeStream(response.message, { ended }) };
     } catch (thrown) {
       running -= 1;
       throw thrown;
     }
   };
-}
-
-async function* released<T>(messages: AsyncIterable<T>, release: () => void) {
-  try {
-    yield* messages;
-  } finally {
-    release();
-  }
 }

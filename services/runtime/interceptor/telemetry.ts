@@ -11,13 +11,14 @@ import {
 } from "@opentelemetry/api";
 import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
 import { codeToString } from "@connectrpc/connect/protocol-connect";
-import { type EdgeRequest, edgeRequestKey } from "../edge/edge-request.ts";
-import { sourceHeader } from "../identity/service-token-interceptor.ts";
-import { isId, newId } from "../ids/id.ts";
+import { edgeRequestKey } from "../edge/edge-request.ts";
+import { readToldRequest, type ToldRequest } from "../identity/told-request.ts";
+import { newId } from "../ids/id.ts";
 import type { Logger } from "../log/log.ts";
 import { type RequestContext, requestContextKey } from "../rpc/request-context.ts";
-import { observeStream, type StreamEnd } from "../telemetry/observe-stream.ts";
-import { newSpanContext, parseTraceparent, toTraceparent } from "../telemetry/traceparent.ts";
+import { observeStream, type StreamEnd } from "../rpc/message-stream.ts";
+import { within } from "../telemetry/stream-context.ts";
+import { isSampled, newSpanContext, parseTraceparent, toTraceparent } from "../telemetry/traceparent.ts";
 import { secondsBuckets } from "../telemetry/telemetry.ts";
 
 export interface TelemetryInterceptorOptions {
@@ -65,12 +66,12 @@ export function telemetry(options: TelemetryInterceptorOptions): Interceptor {
     const startedAt = performance.now();
     const { method, service, header } = request;
     const { requestId, source, traceparent } =
-      request.contextValues.get(edgeRequestKey) ?? (options.plane === "mesh" ? toldByPeer(header) : nothingTold());
+      request.contextValues.get(edgeRequestKey) ?? (options.plane === "mesh" ? readToldRequest(header) : nothingTold());
     const parent = parseTraceparent(traceparent);
-    const base = parent === undefined ? context.active() : trace.setSpanContext(context.active(), parent);
     // Traces begin at the edge: what services do among themselves in the
-    // background would drown them.
-    const isTraced = options.plane === "edge" || parent !== undefined;
+    // background would drown them. What is not sampled there is recorded nowhere.
+    const isTraced = parent === undefined ? options.plane === "edge" : isSampled(parent);
+    const base = isTraced && parent !== undefined ? trace.setSpanContext(context.active(), parent) : context.active();
     const span = isTraced
       ? options.tracer.startSpan(
           `${service.typeName}/${method.name}`,
@@ -137,7 +138,8 @@ export function telemetry(options: TelemetryInterceptorOptions): Interceptor {
         finish(undefined);
         return response;
       }
-      return { ...response, message: observeStream(response.message, scope, finish) };
+      const messages = scope === undefined ? response.message : within(scope, response.message);
+      return { ...response, message: observeStream(messages, { ended: finish }) };
     } catch (thrown) {
       if (thrown instanceof ConnectError) thrown.metadata.set("x-request-id", requestId);
       finish({ thrown });
@@ -146,18 +148,8 @@ export function telemetry(options: TelemetryInterceptorOptions): Interceptor {
   };
 }
 
-function nothingTold(): EdgeRequest {
+function nothingTold(): ToldRequest {
   return { requestId: newId("req"), source: "", traceparent: "" };
-}
-
-/** What a peer hands on of the request that it calls for. The edge takes these headers from nobody. */
-function toldByPeer(header: Headers): EdgeRequest {
-  const requestId = header.get("x-request-id") ?? "";
-  return {
-    requestId: isId("req", requestId) ? requestId : newId("req"),
-    source: header.get(sourceHeader) ?? "",
-    traceparent: header.get("traceparent") ?? "",
-  };
 }
 
 /** What is counted of a method, and the labels that its records go under. */

@@ -3,6 +3,7 @@ import { pathToString } from "@bufbuild/protobuf/reflect";
 import type { DescMessage, Message } from "@bufbuild/protobuf";
 import type { Interceptor } from "@connectrpc/connect";
 import { AppError } from "../errors/app-error.ts";
+import { mapMessages } from "../rpc/message-stream.ts";
 
 /**
  * Checks each request message against the rules of its contract, before any
@@ -16,15 +17,12 @@ export function validation(): Interceptor {
       return next(request);
     }
     const { input } = request.method;
-    return next({ ...request, message: validated(validator, input, request.message) });
+    const message = mapMessages(request.message, (message) => {
+      assertValid(validator, input, message);
+      return message;
+    });
+    return next({ ...request, message });
   };
-}
-
-async function* validated<T extends Message>(validator: Validator, schema: DescMessage, messages: AsyncIterable<T>) {
-  for await (const message of messages) {
-    assertValid(validator, schema, message);
-    yield message;
-  }
 }
 
 function assertValid(validator: Validator, schema: DescMessage, message: Message): void {

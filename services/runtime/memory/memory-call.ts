@@ -1,14 +1,14 @@
 import { create, toBinary } from "@bufbuild/protobuf";
 import { Code, ConnectError, createContextValues } from "@connectrpc/connect";
-import { newId } from "../ids/id.ts";
+import { readToldRequest } from "../identity/told-request.ts";
+import { CallHeader } from "../rpc/call-header.ts";
 import { abortFailure, deadlineExceeded, toCallFailure } from "../rpc/call-failure.ts";
+import { createDeadlineTimer, type Expiring } from "../rpc/deadline-timer.ts";
 import { arrivedDeadlineKey, type IncomingCall } from "../rpc/invoke.ts";
-import { isReservedHeader } from "../rpc/reserved-header.ts";
 import type { OutgoingCall } from "../rpc/wire-transport.ts";
 import type { MemoryPeer } from "./memory-peer.ts";
 
-/** The longest that a timer of the platform can wait; a later deadline needs none. */
-const maxTimerMs = 2 ** 31 - 1;
+const deadlines = createDeadlineTimer();
 
 /** What a reader of requests is told that goes on after its call was answered. */
 const completed = new ConnectError("the call has ended", Code.Canceled);
@@ -20,14 +20,14 @@ const completed = new ConnectError("the call has ended", Code.Canceled);
  *    or shutdown. The caller hears of it at once.
  * 2. When it is cut, the handler's signal aborts.
  */
-export class MemoryCall {
+export class MemoryCall implements Expiring {
   readonly incoming: IncomingCall;
   readonly #peer: MemoryPeer;
-  readonly #caller: AbortSignal;
+  readonly #caller: AbortSignal | undefined;
   readonly #reject: (failure: ConnectError) => void;
   readonly #controller = new AbortController();
-  readonly #timer: ReturnType<typeof setTimeout> | undefined;
-  readonly #onAbort: () => void;
+  readonly #waiting: Set<Expiring> | undefined;
+  readonly #onAbort: (() => void) | undefined;
   #endings: ((failure: ConnectError) => void)[] | undefined;
   #ended = false;
 
@@ -36,15 +36,16 @@ export class MemoryCall {
     this.#peer = peer;
     this.#caller = signal;
     this.#reject = reject;
-    this.#onAbort = () => this.cut(abortFailure(signal.reason));
-    signal.addEventListener("abort", this.#onAbort, { once: true });
+    if (signal !== undefined) {
+      this.#onAbort = () => this.cut(abortFailure(signal.reason));
+      signal.addEventListener("abort", this.#onAbort, { once: true });
+    }
     const contextValues = createContextValues();
     if (deadline !== Number.POSITIVE_INFINITY) {
-      const timeoutMs = Math.max(1, deadline - Date.now());
       contextValues.set(arrivedDeadlineKey, deadline);
-      if (timeoutMs <= maxTimerMs) this.#timer = setTimeout(() => this.cut(deadlineExceeded()), timeoutMs);
+      this.#waiting = deadlines.set(deadline, this);
     }
-    this.incoming = { header: crossedHeaders(outgoing.header), signal: this.#controller.signal, contextValues };
+    this.incoming = { header: CallHeader.crossed(outgoing.header), signal: this.#controller.signal, contextValues };
     peer.running.add(this);
   }
 
@@ -63,7 +64,7 @@ export class MemoryCall {
   /** The handler, or what is around it, failed. */
   answerFailure(thrown: unknown): void {
     if (this.#ended) return;
-    const requestId = this.incoming.header.get("x-request-id") ?? newId("req");
+    const { requestId } = readToldRequest(this.incoming.header);
     const failure = crossedFailure(toCallFailure(thrown, requestId));
     if (this.#end(failure)) this.#reject(failure);
   }
@@ -75,11 +76,15 @@ export class MemoryCall {
     this.#reject(failure);
   }
 
+  expire(): void {
+    this.cut(deadlineExceeded());
+  }
+
   #end(failure: ConnectError): boolean {
     if (this.#ended) return false;
     this.#ended = true;
-    clearTimeout(this.#timer);
-    this.#caller.removeEventListener("abort", this.#onAbort);
+    this.#waiting?.delete(this);
+    if (this.#onAbort !== undefined) this.#caller?.removeEventListener("abort", this.#onAbort);
     if (this.#endings !== undefined) for (const ending of this.#endings) ending(failure);
     this.#peer.running.delete(this);
     this.#peer.onCallEnd();
@@ -87,16 +92,9 @@ export class MemoryCall {
   }
 }
 
-/** Headers as they arrive on the other side: a copy, without the reserved ones. */
-export function crossedHeaders(headers: Headers): Headers {
-  const crossed = new Headers();
-  for (const [name, value] of headers) if (!isReservedHeader(name)) crossed.append(name, value);
-  return crossed;
-}
-
 /** An error as it arrives on the other side: its details encoded, nothing of the process it came from. */
 function crossedFailure(error: ConnectError): ConnectError {
-  const crossed = new ConnectError(error.rawMessage, error.code, crossedHeaders(error.metadata));
+  const crossed = new ConnectError(error.rawMessage, error.code, CallHeader.crossed(error.metadata));
   crossed.details = error.details.map((detail) =>
     "desc" in detail
       ? { type: detail.desc.typeName, value: toBinary(detail.desc, create(detail.desc, detail.value)) }

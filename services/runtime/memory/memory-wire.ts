@@ -1,5 +1,6 @@
 import { Code, ConnectError } from "@connectrpc/connect";
 import { abortFailure, toCallFailure } from "../rpc/call-failure.ts";
+import { CallHeader } from "../rpc/call-header.ts";
 import { Inbox } from "../rpc/inbox.ts";
 import {
   methodPath,
@@ -10,7 +11,7 @@ import {
   type UnaryAnswer,
 } from "../rpc/invoke.ts";
 import type { OutgoingCall, Wire } from "../rpc/wire-transport.ts";
-import { crossedHeaders, MemoryCall } from "./memory-call.ts";
+import { MemoryCall } from "./memory-call.ts";
 import type { MemoryPeer } from "./memory-peer.ts";
 
 /**
@@ -23,7 +24,7 @@ import type { MemoryPeer } from "./memory-peer.ts";
  */
 export function createMemoryWire(name: string, find: () => MemoryPeer | undefined): Wire {
   const reach = (call: OutgoingCall): { readonly peer: MemoryPeer; readonly served: ServedMethod } => {
-    if (call.signal.aborted) throw abortFailure(call.signal.reason);
+    if (call.signal?.aborted === true) throw abortFailure(call.signal.reason);
     const peer = find();
     if (peer === undefined) throw new ConnectError(`${name} does not serve`, Code.Unavailable);
     const path = methodPath(call.method);
@@ -56,7 +57,8 @@ function callUnary(
     const call = new MemoryCall(peer, outgoing, reject);
     served.answer(call.incoming, request).then(
       ({ header, trailer, bytes }) => {
-        if (call.complete()) resolve({ header: crossedHeaders(header), trailer: crossedHeaders(trailer), bytes });
+        if (call.complete())
+          resolve({ header: CallHeader.crossed(header), trailer: CallHeader.crossed(trailer), bytes });
       },
       (thrown: unknown) => call.answerFailure(thrown),
     );
@@ -100,18 +102,18 @@ function callStream(
       (answer) => {
         const answers = answer.messages[Symbol.asyncIterator]();
         call.onEnd(() => release(answers));
-        const trailer = new Headers();
+        const trailer = new CallHeader();
         let headerSent = false;
         readAnswer = () => {
           answers.next().then(
             (result) => {
               // As on a network, headers go out with the first message: a handler may set them until then.
-              if (!headerSent) resolve({ header: crossedHeaders(answer.header), trailer, messages: toCaller });
+              if (!headerSent) resolve({ header: CallHeader.crossed(answer.header), trailer, messages: toCaller });
               headerSent = true;
               if (result.done !== true) {
                 toCaller.deliver(result.value);
               } else if (call.complete()) {
-                for (const [name, value] of crossedHeaders(answer.trailer)) trailer.append(name, value);
+                for (const [name, value] of CallHeader.crossed(answer.trailer)) trailer.append(name, value);
                 toCaller.end();
               }
             },

@@ -1,5 +1,6 @@
-import { Metadata } from "@grpc/grpc-js";
+import { Metadata, type MetadataValue } from "@grpc/grpc-js";
 import { AppError } from "../errors/app-error.ts";
+import { CallHeader } from "../rpc/call-header.ts";
 import { isReservedHeader } from "../rpc/reserved-header.ts";
 
 /**
@@ -11,6 +12,7 @@ import { isReservedHeader } from "../rpc/reserved-header.ts";
  */
 export function toMetadata(headers: Headers): Metadata {
   const metadata = new Metadata();
+  if (headers instanceof CallHeader && headers.isEmpty) return metadata;
   for (const [name, value] of headers) {
     if (isReservedHeader(name)) continue;
     if (name.endsWith("-bin")) {
@@ -26,14 +28,28 @@ export function toMetadata(headers: Headers): Metadata {
   return metadata;
 }
 
-/** Turns gRPC metadata into headers: every value, binary ones as base64 without padding. */
-export function fromMetadata(metadata: Metadata): Headers {
-  const headers = new Headers();
-  for (const [name, values] of Object.entries(metadata.toJSON())) {
-    if (isReservedHeader(name)) continue;
-    for (const value of values) {
-      headers.append(name, typeof value === "string" ? value : value.toString("base64").replace(/=+$/, ""));
-    }
-  }
-  return headers;
+/**
+ * The headers of gRPC metadata: every value, binary ones as base64 without
+ * padding. The metadata is read when somebody asks, and must not change.
+ */
+export function fromMetadata(metadata: Metadata): CallHeader {
+  return new CallHeader({
+    get: (name) => (isReservedHeader(name) ? null : toHeaderValue(metadata.get(name))),
+    *entries() {
+      for (const [name, values] of Object.entries(metadata.toJSON())) {
+        const value = isReservedHeader(name) ? null : toHeaderValue(values);
+        if (value !== null) yield [name, value];
+      }
+    },
+  });
+}
+
+function toHeaderValue(values: readonly MetadataValue[]): string | null {
+  const [first] = values;
+  if (first === undefined) return null;
+  return values.length === 1 ? toText(first) : values.map(toText).join(", ");
+}
+
+function toText(value: MetadataValue): string {
+  return typeof value === "string" ? value.trim() : value.toString("base64").replace(/=+$/, "");
 }

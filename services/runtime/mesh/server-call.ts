@@ -6,8 +6,9 @@ import {
   status as GrpcStatus,
 } from "@grpc/grpc-js";
 import { toAppError, toConnectError } from "../errors/failure.ts";
-import { newId } from "../ids/id.ts";
+import { readToldRequest } from "../identity/told-request.ts";
 import type { Logger } from "../log/log.ts";
+import { CallHeader } from "../rpc/call-header.ts";
 import { deadlineExceeded } from "../rpc/call-failure.ts";
 import {
   arrivedDeadlineKey,
@@ -186,7 +187,7 @@ class OpenCall implements RunningCall {
   readonly #options: ServerCallOptions;
   readonly #controller = new AbortController();
   readonly #endings: ((failure: ConnectError) => void)[] = [];
-  #requestId = "";
+  #header = new CallHeader();
   #readsLateFailures = false;
   /** Whether an answer was sent already. */
   headerSent = false;
@@ -213,7 +214,7 @@ class OpenCall implements RunningCall {
     this.#options.running.add(this);
     this.#readsLateFailures = takeLateFailureMark(metadata);
     const header = fromMetadata(metadata);
-    this.#requestId = header.get("x-request-id") ?? "";
+    this.#header = header;
     const contextValues = createContextValues();
     const deadline = Number(this.call.getDeadline());
     if (deadline !== Number.POSITIVE_INFINITY) contextValues.set(arrivedDeadlineKey, deadline);
@@ -259,7 +260,7 @@ class OpenCall implements RunningCall {
 
   /** What the interceptors let through: failures of the codec beneath them, and bugs. */
   #statusOf(thrown: unknown): StatusObject {
-    const requestId = this.#requestId === "" ? newId("req") : this.#requestId;
+    const { requestId } = readToldRequest(this.#header);
     let failure = thrown;
     if (failure instanceof ConnectError) {
       try {

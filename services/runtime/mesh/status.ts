@@ -5,7 +5,8 @@ import { type Metadata, type StatusObject, status as GrpcStatus } from "@grpc/gr
 import { fromMetadata, toMetadata } from "./metadata.ts";
 import { toBuffer } from "./method-definition.ts";
 
-const detailsName = "grpc-status-details-bin";
+/** The trailer of a failure's details. */
+export const detailsName = "grpc-status-details-bin";
 const typePrefix = "type.googleapis.com/";
 
 /**

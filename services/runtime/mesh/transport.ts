@@ -1,13 +1,14 @@
 import { Code, ConnectError } from "@connectrpc/connect";
-import { type Channel, type experimental, type Metadata, status as GrpcStatus } from "@grpc/grpc-js";
-import { abortFailure, toCallFailure } from "../rpc/call-failure.ts";
+import { type Channel, type experimental, type Metadata, type StatusObject, status as GrpcStatus } from "@grpc/grpc-js";
+import { abortFailure, deadlineExceeded, toCallFailure } from "../rpc/call-failure.ts";
+import { CallHeader } from "../rpc/call-header.ts";
 import type { StreamAnswer, UnaryAnswer } from "../rpc/invoke.ts";
 import type { OutgoingCall, Wire } from "../rpc/wire-transport.ts";
 import { Inbox } from "../rpc/inbox.ts";
 import { fromLateStatus, markLateFailures } from "./late-failure.ts";
 import { fromMetadata, toMetadata } from "./metadata.ts";
 import { methodDefinition, toBuffer } from "./method-definition.ts";
-import { fromStatus } from "./status.ts";
+import { detailsName, fromStatus } from "./status.ts";
 
 type Call = experimental.CallStream;
 
@@ -37,18 +38,24 @@ function cancel(call: Call, failure: ConnectError): void {
   call.cancelWithStatus(code, failure.rawMessage);
 }
 
+/** What a call ended with; `undefined` for OK. Of a deadline that has passed grpc-js tells in words of its own. */
+function failureOf(status: StatusObject, { deadline }: OutgoingCall): ConnectError | undefined {
+  const isOwn = status.code === GrpcStatus.DEADLINE_EXCEEDED && status.metadata.get(detailsName).length === 0;
+  return isOwn && deadline <= Date.now() ? deadlineExceeded() : fromStatus(status);
+}
+
 function callUnary(channel: Channel, outgoing: OutgoingCall, request: Uint8Array): Promise<UnaryAnswer> {
   const { signal } = outgoing;
   return new Promise((resolve, reject) => {
-    if (signal.aborted) throw abortFailure(signal.reason);
+    if (signal?.aborted === true) throw abortFailure(signal.reason);
     const metadata = toMetadata(outgoing.header);
     const call = openCall(channel, outgoing);
     const onAbort = (): void => {
-      const failure = abortFailure(signal.reason);
+      const failure = abortFailure(signal?.reason);
       reject(failure);
       cancel(call, failure);
     };
-    signal.addEventListener("abort", onAbort, { once: true });
+    signal?.addEventListener("abort", onAbort, { once: true });
     let header: Metadata | undefined;
     let bytes: Buffer | undefined;
     call.start(metadata, {
@@ -64,15 +71,15 @@ function callUnary(channel: Channel, outgoing: OutgoingCall, request: Uint8Array
         call.startRead();
       },
       onReceiveStatus(status) {
-        signal.removeEventListener("abort", onAbort);
-        const failure = fromStatus(status);
+        signal?.removeEventListener("abort", onAbort);
+        const failure = failureOf(status, outgoing);
         if (failure !== undefined) {
           reject(failure);
         } else if (bytes === undefined) {
           reject(new ConnectError("the peer answered no message", Code.Unimplemented));
         } else {
           resolve({
-            header: header === undefined ? new Headers() : fromMetadata(header),
+            header: header === undefined ? new CallHeader() : fromMetadata(header),
             trailer: fromMetadata(status.metadata),
             bytes,
           });
@@ -92,11 +99,11 @@ function callStream(
 ): Promise<StreamAnswer> {
   const { signal } = outgoing;
   return new Promise((resolve, reject) => {
-    if (signal.aborted) throw abortFailure(signal.reason);
+    if (signal?.aborted === true) throw abortFailure(signal.reason);
     const metadata = toMetadata(outgoing.header);
     markLateFailures(metadata);
     const call = openCall(channel, outgoing);
-    const trailer = new Headers();
+    const trailer = new CallHeader();
     const iterator = requests[Symbol.asyncIterator]();
     const inbox = new Inbox(
       () => call.startRead(),
@@ -106,7 +113,7 @@ function callStream(
     const end = (failure: ConnectError | undefined): void => {
       if (ended) return;
       ended = true;
-      signal.removeEventListener("abort", onAbort);
+      signal?.removeEventListener("abort", onAbort);
       endRequests(iterator);
       if (failure === undefined) {
         inbox.end();
@@ -119,16 +126,16 @@ function callStream(
       end(failure);
       cancel(call, failure);
     };
-    const onAbort = (): void => abort(abortFailure(signal.reason));
-    signal.addEventListener("abort", onAbort, { once: true });
+    const onAbort = (): void => abort(abortFailure(signal?.reason));
+    signal?.addEventListener("abort", onAbort, { once: true });
     const answer = (header: Headers): void => resolve({ header, trailer, messages: inbox });
     call.start(metadata, {
       onReceiveMetadata: (received) => answer(fromMetadata(received)),
       onReceiveMessage: (bytes: Buffer) => inbox.deliver(bytes),
       onReceiveStatus(status) {
-        const failure = fromLateStatus(status) ?? fromStatus(status);
+        const failure = fromLateStatus(status) ?? failureOf(status, outgoing);
         if (failure === undefined) {
-          answer(new Headers());
+          answer(new CallHeader());
           for (const [name, value] of fromMetadata(status.metadata)) trailer.append(name, value);
         }
         end(failure);

@@ -12,6 +12,7 @@ import {
   type UnaryRequest,
   type UnaryResponse,
 } from "@connectrpc/connect";
+import { CallHeader } from "./call-header.ts";
 import type { Implementation } from "./implementation.ts";
 import { decodeMessage, encodeMessage, type MessageLimits, maxBytesOf } from "./message-codec.ts";
 import { mapMessages, singleMessage } from "./message-stream.ts";
@@ -244,8 +245,8 @@ function handlerContext(request: UnaryRequest | StreamRequest): HandlerContext {
     timeoutMs: () => remainingMs(contextValues),
     requestMethod: request.requestMethod,
     requestHeader: request.header,
-    responseHeader: new Headers(),
-    responseTrailer: new Headers(),
+    responseHeader: new CallHeader(),
+    responseTrailer: new CallHeader(),
     protocolName: "grpc",
     values: contextValues,
     url: request.url,

@@ -19,19 +19,20 @@ import {
   type UnaryResponse,
 } from "@connectrpc/connect";
 import { AppError } from "../errors/app-error.ts";
+import { CallHeader } from "./call-header.ts";
 import { abortFailure, deadlineExceeded, toCallFailure } from "./call-failure.ts";
 import type { StreamAnswer, UnaryAnswer } from "./invoke.ts";
 import { methodPath } from "./invoke.ts";
 import { decodeMessage, encodeMessage, type MessageLimits, maxBytesOf } from "./message-codec.ts";
-import { mapMessages } from "./message-stream.ts";
+import { mapMessages, observeStream } from "./message-stream.ts";
 
 /** One call on its way out. */
 export interface OutgoingCall {
   readonly method: DescMethod;
   readonly header: Headers;
-  /** When it aborts the call ends, with `abortFailure(signal.reason)`. */
-  readonly signal: AbortSignal;
-  /** When the peer must give up, in milliseconds since the epoch; Infinity for never. */
+  /** When it aborts the call ends, with `abortFailure(signal.reason)`. `undefined` if the caller has none. */
+  readonly signal: AbortSignal | undefined;
+  /** When the call ends, with `deadlineExceeded()`, and the peer must give up, in milliseconds since the epoch; Infinity for never. */
   readonly deadline: number;
 }
 
@@ -61,8 +62,9 @@ export function deadlineOf(request: UnaryRequest | StreamRequest): number {
 
 /**
  * A Connect transport over a wire: it encodes and decodes, keeps the message
- * limits and the deadline, and runs the client's interceptors, outermost first.
- * Each interceptor is applied once, not once a call.
+ * limits, and runs the client's interceptors, outermost first. Each interceptor
+ * is applied once, not once a call. The wire ends the call by its signal and
+ * deadline; an interceptor that waits for anything else heeds them, too.
  */
 export function createWireTransport(
   wire: Wire,
@@ -82,10 +84,9 @@ export function createWireTransport(
       input: MessageInitShape<I>,
       contextValues?: ContextValues,
     ) {
-      const scope = openScope(signal, timeoutMs);
       try {
         const response = await run({
-          ...common(method, scope, header, contextValues),
+          ...common(method, signal, timeoutMs, header, contextValues),
           stream: false,
           method,
           message: create<DescMessage>(method.input, input),
@@ -93,8 +94,6 @@ export function createWireTransport(
         return response as UnaryResponse<I, O>;
       } catch (thrown) {
         throw toCallFailure(thrown, "");
-      } finally {
-        scope.close();
       }
     },
     async stream<I extends DescMessage, O extends DescMessage>(
@@ -105,55 +104,37 @@ export function createWireTransport(
       input: AsyncIterable<MessageInitShape<I>>,
       contextValues?: ContextValues,
     ) {
-      const scope = openScope(signal, timeoutMs);
       try {
         const response = await run({
-          ...common(method, scope, header, contextValues),
+          ...common(method, signal, timeoutMs, header, contextValues),
           stream: true,
           method,
           message: mapMessages(input, (message) => create<DescMessage>(method.input, message)),
         } as StreamRequest & WithDeadline);
         if (!response.stream) throw new TypeError(`an interceptor answered ${methodPath(method)} with one message`);
-        return { ...response, message: closing(response.message, scope) } as StreamResponse<I, O>;
+        return { ...response, message: observeStream(response.message, forCaller) } as StreamResponse<I, O>;
       } catch (thrown) {
-        scope.close();
         throw toCallFailure(thrown, "");
       }
     },
   };
 }
 
-/** What one call holds until it ends: its signal and deadline. */
-interface CallScope {
-  readonly signal: AbortSignal;
-  readonly deadline: number;
-  close(): void;
-}
+/** The signal of a call whose caller has none. Who listens to it must leave again: it is that of all of them. */
+const neverAborts = new AbortController().signal;
 
-/** The longest that a timer of the platform can wait, 24 days; a later deadline is none. */
-const maxTimerMs = 2 ** 31 - 1;
-
-function openScope(caller: AbortSignal | undefined, timeoutMs = Number.POSITIVE_INFINITY): CallScope {
-  if (caller?.aborted === true) throw abortFailure(caller.reason);
+/** When a call that begins now must have ended. Throws what it fails with if that is already so. */
+function deadlineIn(timeoutMs: number | undefined, signal: AbortSignal | undefined): number {
+  if (signal?.aborted === true) throw abortFailure(signal.reason);
+  if (timeoutMs === undefined) return Number.POSITIVE_INFINITY;
   if (timeoutMs <= 0) throw deadlineExceeded();
-  const controller = new AbortController();
-  const isTimed = timeoutMs <= maxTimerMs;
-  const timer = isTimed ? setTimeout(() => controller.abort(deadlineExceeded()), timeoutMs) : undefined;
-  const onAbort = (): void => controller.abort(caller?.reason);
-  caller?.addEventListener("abort", onAbort, { once: true });
-  return {
-    signal: controller.signal,
-    deadline: isTimed ? Date.now() + timeoutMs : Number.POSITIVE_INFINITY,
-    close() {
-      clearTimeout(timer);
-      caller?.removeEventListener("abort", onAbort);
-    },
-  };
+  return Date.now() + timeoutMs;
 }
 
 function common(
   method: DescMethod,
-  scope: CallScope,
+  signal: AbortSignal | undefined,
+  timeoutMs: number | undefined,
   header: HeadersInit | undefined,
   contextValues: ContextValues | undefined,
 ) {
@@ -161,36 +142,15 @@ function common(
     service: method.parent,
     requestMethod: "POST",
     url: `grpc://mesh${methodPath(method)}`,
-    signal: scope.signal,
-    header: new Headers(header),
+    [deadlineOfRequest]: deadlineIn(timeoutMs, signal),
+    signal: signal ?? neverAborts,
+    header: CallHeader.from(header),
     contextValues: contextValues ?? createContextValues(),
-    [deadlineOfRequest]: scope.deadline,
   };
 }
 
-/** Ends the scope with the messages, and turns whatever they throw into the callers' form. */
-function closing<T>(messages: AsyncIterable<T>, scope: CallScope): AsyncIterable<T> {
-  const iterator = messages[Symbol.asyncIterator]();
-  return {
-    [Symbol.asyncIterator]: () => ({
-      async next() {
-        try {
-          const result = await iterator.next();
-          if (result.done === true) scope.close();
-          return result;
-        } catch (thrown) {
-          scope.close();
-          throw toCallFailure(thrown, "");
-        }
-      },
-      async return() {
-        scope.close();
-        await iterator.return?.();
-        return { done: true, value: undefined };
-      },
-    }),
-  };
-}
+/** Callers get failures in their own form, whatever threw them. */
+const forCaller = { translate: (thrown: unknown) => toCallFailure(thrown, "") };
 
 async function sendUnary(wire: Wire, request: UnaryRequest, limits: MessageLimits): Promise<UnaryResponse> {
   const { method, service } = request;
@@ -223,7 +183,8 @@ async function sendStream(wire: Wire, request: StreamRequest, limits: MessageLim
 }
 
 function outgoing(request: UnaryRequest | StreamRequest): OutgoingCall {
-  return { method: request.method, header: request.header, signal: request.signal, deadline: deadlineOf(request) };
+  const { method, header, signal } = request;
+  return { method, header, signal: signal === neverAborts ? undefined : signal, deadline: deadlineOf(request) };
 }
 
 /** A request that is malformed is its sender's fault; an answer that is malformed is the peer's. */

@@ -1,8 +1,8 @@
 import { context, SpanKind, SpanStatusCode, type Tracer, trace } from "@opentelemetry/api";
 import { ConnectError, type Interceptor } from "@connectrpc/connect";
 import { requestContextKey } from "../rpc/request-context.ts";
-import { observeStream, type StreamEnd } from "./observe-stream.ts";
-import { parseTraceparent, toTraceparent } from "./traceparent.ts";
+import { observeStream, type StreamEnd } from "../rpc/message-stream.ts";
+import { isSampled, parseTraceparent, toTraceparent } from "./traceparent.ts";
 
 /**
  * A span around each call to a peer, beneath the span that makes it; its
@@ -14,6 +14,7 @@ export function clientSpan(tracer: Tracer): Interceptor {
     const active = context.active();
     const caller = request.contextValues.get(requestContextKey);
     const remote = trace.getSpan(active) === undefined ? parseTraceparent(caller?.traceparent ?? "") : undefined;
+    if (remote !== undefined && !isSampled(remote)) return next(request);
     const parent = remote === undefined ? active : trace.setSpanContext(active, remote);
     if (trace.getSpan(parent) === undefined) return next(request);
     const name = `${request.service.typeName}/${request.method.name}`;
@@ -29,7 +30,7 @@ export function clientSpan(tracer: Tracer): Interceptor {
     };
     try {
       const response = await next(request);
-      if (response.stream) return { ...response, message: observeStream(response.message, undefined, ended) };
+      if (response.stream) return { ...response, message: observeStream(response.message, { ended }) };
       ended(undefined);
       return response;
     } catch (thrown) {

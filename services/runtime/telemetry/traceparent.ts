@@ -14,6 +14,11 @@ export function parseTraceparent(text: string): SpanContext | undefined {
   return { traceId, spanId, traceFlags: Number.parseInt(flags, 16) & 1, isRemote: true };
 }
 
+/** Whether somebody records the trace. */
+export function isSampled({ traceFlags }: SpanContext): boolean {
+  return (traceFlags & 1) === 1;
+}
+
 /** Writes a W3C `traceparent`. */
 export function toTraceparent(span: SpanContext): string {
   return `00-${span.traceId}-${span.spanId}-${span.traceFlags === 1 ? "01" : "00"}`;
