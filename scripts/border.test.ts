@@ -24,6 +24,8 @@ test.each([
   ["services/runtime/mesh/transport.ts", "../../tools/main.ts"],
   ["services/tools/domain/call.ts", "../store/call-store.ts"],
   ["services/tools/domain/call.ts", "kysely"],
+  ["services/orchestrator/domain/graph/plan.ts", "../../store/graph-codec.ts"],
+  ["services/orchestrator/domain/graph/plan.ts", "@cadre/gen/cadre/orchestrator/v1/graph_pb"],
   ["sdk/src/session.ts", "../../services/runtime/errors/failure.ts"],
   ["sdk/src/session.ts", "node:fs"],
   ["cli/chat.ts", "../services/orchestrator/app/send-turn.ts"],
