@@ -559,6 +559,13 @@ export enum Reason {
   EGRESS_DENIED = 95,
 
   /**
+   * The worker said nothing of the call for longer than its heartbeat timeout.
+   *
+   * @generated from enum value: REASON_TOOL_HEARTBEAT_LOST = 99;
+   */
+  TOOL_HEARTBEAT_LOST = 99,
+
+  /**
    * A person refused what the step asks.
    *
    * @generated from enum value: REASON_APPROVAL_REFUSED = 96;

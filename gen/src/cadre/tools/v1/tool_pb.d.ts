@@ -154,6 +154,14 @@ export declare type ToolError = Message<"cadre.tools.v1.ToolError"> & {
    * @generated from field: string message = 2;
    */
   message: string;
+
+  /**
+   * How far the call had got, where it was ended from outside: by a
+   * cancellation or by its timeout. Unspecified where the tool ended it.
+   *
+   * @generated from field: cadre.tools.v1.ExecutionProgress progress = 3;
+   */
+  progress: ExecutionProgress;
 };
 
 /**
@@ -523,6 +531,24 @@ export declare type ExecuteToolRequest = Message<"cadre.tools.v1.ExecuteToolRequ
    * @generated from field: string session_id = 9;
    */
   sessionId: string;
+
+  /**
+   * How long the call may take once it is handed out, and how long it may wait
+   * for a place: as the definition says, and never longer, unless said. Past
+   * it the call is over as DEADLINE_EXCEEDED, and the worker is told to stop.
+   *
+   * @generated from field: google.protobuf.Duration timeout = 10;
+   */
+  timeout?: Duration | undefined;
+
+  /**
+   * How long the worker may say nothing of the call, neither by a heartbeat nor
+   * by output: then the stream fails with TOOL_HEARTBEAT_LOST. Absent: as long
+   * as the worker's registration lives. Of no account for a built-in tool.
+   *
+   * @generated from field: google.protobuf.Duration heartbeat_timeout = 11;
+   */
+  heartbeatTimeout?: Duration | undefined;
 };
 
 /**
@@ -685,6 +711,15 @@ export declare type CancelExecutionRequest = Message<"cadre.tools.v1.CancelExecu
    * @generated from field: google.protobuf.Duration grace = 3;
    */
   grace?: Duration | undefined;
+
+  /**
+   * The tool, if the caller knows it. Calls of built-in tools leave no record:
+   * one that another replica runs, or has run, is told by it from one that
+   * never began.
+   *
+   * @generated from field: string tool_id = 4;
+   */
+  toolId: string;
 };
 
 /**
@@ -807,7 +842,7 @@ export enum ExecutionProgress {
   NOT_STARTED = 1,
 
   /**
-   * The tool had begun, and ended when it was told to.
+   * The tool had begun, and has ended because it was told to.
    *
    * @generated from enum value: EXECUTION_PROGRESS_PARTIAL = 2;
    */
@@ -912,8 +947,9 @@ export declare const ToolExecutionService: GenService<{
    * to the key for good. A stream that fails instead has recorded no outcome:
    * TOOL_NOT_FOUND, DEFINITION_CHANGED, TOOL_ARGUMENTS_INVALID,
    * IDEMPOTENCY_KEY_REUSED and EPOCH_STALE are refusals; after TOOL_UNAVAILABLE
-   * (no worker, or none with a place, in time), SHUTTING_DOWN and UNAVAILABLE
-   * the same key may ask again. A call whose worker was lost is handed out
+   * (no worker, or none with a place, in time), TOOL_HEARTBEAT_LOST (the worker
+   * fell silent), SHUTTING_DOWN and UNAVAILABLE the same key may ask again, and
+   * is handed out again if nothing runs. A call whose worker was lost is handed out
    * again, and `started` comes again; what was printed before stays printed.
    *
    * @generated from rpc cadre.tools.v1.ToolExecutionService.ExecuteTool

@@ -230,6 +230,14 @@ export declare type WorkerCall = Message<"cadre.tools.v1.WorkerCall"> & {
    * @generated from field: string request_id = 10;
    */
   requestId: string;
+
+  /**
+   * How long the worker may say nothing of the call; send a heartbeat at least
+   * three times as often while it runs. Absent: `heartbeat_interval` will do.
+   *
+   * @generated from field: google.protobuf.Duration heartbeat_timeout = 11;
+   */
+  heartbeatTimeout?: Duration | undefined;
 };
 
 /**
