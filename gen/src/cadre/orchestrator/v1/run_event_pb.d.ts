@@ -488,6 +488,15 @@ export declare type StepEndedEvent = Message<"cadre.orchestrator.v1.StepEndedEve
      */
     value: bigint;
     case: "largeOutputBytes";
+  } | {
+    /**
+     * All elements of the fan-out have succeeded; their own events have the
+     * outputs.
+     *
+     * @generated from field: bool elements = 8;
+     */
+    value: boolean;
+    case: "elements";
   } | { case: undefined; value?: undefined };
 };
 

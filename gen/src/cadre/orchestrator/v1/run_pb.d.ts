@@ -280,8 +280,9 @@ export declare type RunStep = Message<"cadre.orchestrator.v1.RunStep"> & {
   attempt: number;
 
   /**
-   * What came of it, if it succeeded. Left out where the outputs of a run's
-   * steps are larger than 2 MiB together; the events have them.
+   * What came of it, if it succeeded. Of a fan-out, its elements have it. Left
+   * out where the outputs of a run are larger than 2 MiB together; the events
+   * have them.
    *
    * @generated from field: google.protobuf.Value output = 5;
    */
@@ -316,7 +317,8 @@ export declare type RunStep = Message<"cadre.orchestrator.v1.RunStep"> & {
   endedSeq: bigint;
 
   /**
-   * The elements of a fan-out, in order.
+   * The elements of a fan-out that were begun, in order; at most 10,000 in a
+   * run.
    *
    * @generated from field: repeated cadre.orchestrator.v1.RunStep items = 10;
    */
@@ -1151,13 +1153,14 @@ export declare type BatchRunsRequest = Message<"cadre.orchestrator.v1.BatchRunsR
 export declare const BatchRunsRequestSchema: GenMessage<BatchRunsRequest>;
 
 /**
- * Progress of a batch.
+ * Progress of a batch: sent every 100 runs or 200 ms, for each run that could
+ * not be dealt with, in a dry run for each run, and at the end.
  *
  * @generated from message cadre.orchestrator.v1.BatchRunsResponse
  */
 export declare type BatchRunsResponse = Message<"cadre.orchestrator.v1.BatchRunsResponse"> & {
   /**
-   * A run that was dealt with; empty in the last message.
+   * The run that was dealt with last; empty in the last message.
    *
    * @generated from field: string run_id = 1;
    */
@@ -1657,8 +1660,8 @@ export declare const RunService: GenService<{
     output: typeof DeleteRunResponseSchema;
   },
   /**
-   * Cancels, resumes or deletes the runs that a filter finds, and reports each
-   * one. Ending the stream ends the work; asking again goes on with the rest.
+   * Cancels, resumes or deletes the runs that a filter finds, and reports how far
+   * it is. Ending the stream ends the work; asking again goes on with the rest.
    *
    * @generated from rpc cadre.orchestrator.v1.RunService.BatchRuns
    */
