@@ -8,6 +8,8 @@ import { createKeys, type Keys } from "./key.ts";
 import { createLimits, type Limits } from "./limit.ts";
 import { createModels, type Models } from "./model.ts";
 import { type RetryOptions, toRetryPolicy } from "./retry.ts";
+import { createRuns, type Runs } from "./runs/runs.ts";
+import { createSchedules, type Schedules } from "./runs/schedules.ts";
 import { createSessions, type Sessions } from "./session.ts";
 import { createTools, type Tools } from "./tool.ts";
 
@@ -41,6 +43,10 @@ export interface Identity {
 export interface Cadre {
   /** Conversations with agents. */
   readonly sessions: Sessions;
+  /** Durable runs of graphs. */
+  readonly runs: Runs;
+  /** Runs that start by the clock. */
+  readonly schedules: Schedules;
   /** The agents of the org. */
   readonly agents: Agents;
   /** The models that agents can use. */
@@ -85,6 +91,8 @@ export function createCadre(options: CadreOptions): Cadre {
   const caller = createCaller({ transport, apiKey, timeoutMs, retry: toRetryPolicy(options.retry) });
   return {
     sessions: createSessions(caller),
+    runs: createRuns(caller),
+    schedules: createSchedules(caller),
     agents: createAgents(caller),
     models: createModels(caller),
     tools: createTools(caller),

@@ -70,7 +70,7 @@ export interface CadreErrorInit {
  * ```
  */
 export class CadreError extends Error {
-  override readonly name = "CadreError";
+  override readonly name: string = "CadreError";
   /** Why, from the contract's closed list. */
   readonly reason: CadreErrorReason;
   /** The `google.rpc.Code` of the answer, for example 5 for not found. */

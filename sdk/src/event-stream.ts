@@ -15,6 +15,7 @@ export async function* streamEvents(
       caller.stream(SessionService.method.streamEvents, { sessionId, afterSeq }, signal),
     hasNoGaps: true,
     isLast: () => false,
+    hasEnd: false,
   };
   yield* readResumed<SessionEvent>(stream, options);
   throw new CadreError("INTERNAL", "a session's events came to an end");

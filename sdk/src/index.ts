@@ -8,7 +8,26 @@ export {
   ServingState,
 } from "@cadre/gen/cadre/gateway/v1/health_pb";
 export type { Agent, AgentDefinition, AgentLimits } from "@cadre/gen/cadre/orchestrator/v1/agent_pb";
+export type { Graph } from "@cadre/gen/cadre/orchestrator/v1/graph_pb";
 export type { Model } from "@cadre/gen/cadre/orchestrator/v1/model_pb";
+export {
+  type RunError,
+  type RunEvent,
+  type RunParked,
+  type StepPlace,
+  StepReceipt,
+  type StepWait,
+} from "@cadre/gen/cadre/orchestrator/v1/run_event_pb";
+export {
+  type Checkpoint,
+  type ExportRunResponse,
+  type ReplayRunsResponse,
+  type Run,
+  RunState,
+  type RunStep,
+  StepState,
+} from "@cadre/gen/cadre/orchestrator/v1/run_pb";
+export { CatchUp, Overlap, type Schedule } from "@cadre/gen/cadre/orchestrator/v1/schedule_pb";
 export type {
   AttemptDiscarded,
   ContextTrimmed,
@@ -53,6 +72,30 @@ export type { Models } from "./model.ts";
 export type { Listing, Page, PageOptions } from "./page.ts";
 export type { EventsOptions, ReconnectOptions, StreamBreak } from "./resumed-stream.ts";
 export type { RetryOptions } from "./retry.ts";
+export type { RunBudgetOptions, RunDefinition, RunGraph } from "./runs/run-definition.ts";
+export { RunFailed } from "./runs/run-failed.ts";
+export type { RunFilterOptions } from "./runs/run-filter.ts";
+export type { RunHandle } from "./runs/run-handle.ts";
+export { pictureOf, type RunPicture, type RunPictureEdge, type RunPictureNode, toMermaid } from "./runs/run-picture.ts";
+export {
+  hasRunEnded,
+  type RunStateName,
+  runStateName,
+  runStateNames,
+  type StepStateName,
+  stepStateName,
+} from "./runs/run-state.ts";
+export type {
+  BatchOptions,
+  BatchProgress,
+  CancelRunOptions,
+  DecideOptions,
+  ForkRunOptions,
+  GetRunOptions,
+  Runs,
+  StartRunOptions,
+} from "./runs/runs.ts";
+export type { ScheduleOptions, Schedules } from "./runs/schedules.ts";
 export type { CreateSessionOptions, SendOptions, SessionHandle, Sessions, StreamOptions } from "./session.ts";
 export type {
   InferInput,

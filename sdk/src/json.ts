@@ -5,7 +5,11 @@ import { file_cadre_credentials_v1_identity } from "@cadre/gen/cadre/credentials
 import { file_cadre_credentials_v1_token } from "@cadre/gen/cadre/credentials/v1/token_pb";
 import { file_cadre_gateway_v1_health } from "@cadre/gen/cadre/gateway/v1/health_pb";
 import { file_cadre_orchestrator_v1_agent } from "@cadre/gen/cadre/orchestrator/v1/agent_pb";
+import { file_cadre_orchestrator_v1_graph } from "@cadre/gen/cadre/orchestrator/v1/graph_pb";
 import { file_cadre_orchestrator_v1_model } from "@cadre/gen/cadre/orchestrator/v1/model_pb";
+import { file_cadre_orchestrator_v1_run_event } from "@cadre/gen/cadre/orchestrator/v1/run_event_pb";
+import { file_cadre_orchestrator_v1_run } from "@cadre/gen/cadre/orchestrator/v1/run_pb";
+import { file_cadre_orchestrator_v1_schedule } from "@cadre/gen/cadre/orchestrator/v1/schedule_pb";
 import { file_cadre_orchestrator_v1_session_event } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
 import { file_cadre_orchestrator_v1_session } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
 import { file_cadre_tools_v1_tool } from "@cadre/gen/cadre/tools/v1/tool_pb";
@@ -19,7 +23,11 @@ const registry = /*@__PURE__*/ createRegistry(
   file_cadre_credentials_v1_token,
   file_cadre_gateway_v1_health,
   file_cadre_orchestrator_v1_agent,
+  file_cadre_orchestrator_v1_graph,
   file_cadre_orchestrator_v1_model,
+  file_cadre_orchestrator_v1_run,
+  file_cadre_orchestrator_v1_run_event,
+  file_cadre_orchestrator_v1_schedule,
   file_cadre_orchestrator_v1_session,
   file_cadre_orchestrator_v1_session_event,
   file_cadre_tools_v1_tool,

@@ -59,6 +59,8 @@ export interface ResumableStream<Event extends { readonly seq: bigint }> {
   readonly hasNoGaps: boolean;
   /** Whether nothing follows an event; the iteration then ends. */
   isLast(event: Event): boolean;
+  /** Whether the server ends a stream in order when nothing follows; else that is a break, too. */
+  readonly hasEnd: boolean;
 }
 
 const defaults: Required<ReconnectOptions> = {
@@ -98,6 +100,7 @@ export async function* readResumed<Event extends { readonly seq: bigint }>(
       const messages = opened[Symbol.asyncIterator]();
       for (;;) {
         const next = await alive(messages.next());
+        if (next.done === true && stream.hasEnd) return;
         if (next.done === true) throw new CadreError("UNAVAILABLE", "the server ended the stream");
         const { event } = next.value;
         if (event === undefined || event.seq <= seq) continue;
