@@ -711,15 +711,6 @@ export declare type CancelExecutionRequest = Message<"cadre.tools.v1.CancelExecu
    * @generated from field: google.protobuf.Duration grace = 3;
    */
   grace?: Duration | undefined;
-
-  /**
-   * The tool, if the caller knows it. Calls of built-in tools leave no record:
-   * one that another replica runs, or has run, is told by it from one that
-   * never began.
-   *
-   * @generated from field: string tool_id = 4;
-   */
-  toolId: string;
 };
 
 /**
@@ -835,7 +826,8 @@ export enum ExecutionProgress {
   UNSPECIFIED = 0,
 
   /**
-   * Nothing was handed to the tool.
+   * Nothing was handed to the tool. Also said of a built-in tool's call that
+   * another replica has: it has no side effects and no record, and is stopped.
    *
    * @generated from enum value: EXECUTION_PROGRESS_NOT_STARTED = 1;
    */
