@@ -11,6 +11,10 @@ export interface OrchestratorSchema {
   session_event: SessionEventTable;
   inbox: InboxTable;
   answered: AnsweredTable;
+  snapshot: SnapshotTable;
+  blob: BlobTable;
+  run_receipt: RunReceiptTable;
+  schedule: ScheduleTable;
 }
 
 interface WriterTable {
@@ -116,4 +120,50 @@ interface AnsweredTable {
   request_digest: Uint8Array;
   response: Uint8Array;
   created_at: Generated<Date>;
+}
+
+interface SnapshotTable {
+  run_id: string;
+  org_id: string;
+  seq: number;
+  version: number;
+  state: Uint8Array;
+  hash: Uint8Array;
+}
+
+interface BlobTable {
+  org_id: string;
+  sha256: Uint8Array;
+  size: bigint;
+  kept_at: Generated<Date>;
+}
+
+interface RunReceiptTable {
+  run_id: string;
+  org_id: string;
+  name: string;
+  state: number;
+  entries: number;
+  ledger_head: Uint8Array;
+  pins: Uint8Array;
+  created_at: Date;
+  ended_at: Date;
+}
+
+interface ScheduleTable {
+  schedule_id: string;
+  org_id: string;
+  shard: number;
+  name: string;
+  definition: Uint8Array;
+  principal: Uint8Array;
+  next_due: Date | null;
+  queued_due: Date | null;
+  starting_since: Date | null;
+  last_due: Date | null;
+  last_run_id: string | null;
+  skipped: Generated<bigint>;
+  last_error: Uint8Array | null;
+  created_at: Generated<Date>;
+  updated_at: Generated<Date>;
 }

@@ -1,0 +1,144 @@
+import { sql } from "kysely";
+import type { Migration } from "../../../runtime/postgres/migrator.ts";
+import { enableOrgSecurity } from "../../../runtime/postgres/org-security.ts";
+
+/**
+ * What stands around the journal: snapshots of folds, where large values are,
+ * what is left of runs that are gone, and what starts runs by the clock.
+ */
+export const migration: Migration = {
+  name: "0003-ledger",
+  destructive: false,
+  up: async (db) => {
+    for (const statement of tables) await sql.raw(statement).execute(db);
+    for (const table of ["snapshot", "blob", "run_receipt", "schedule"]) {
+      await enableOrgSecurity(db, table, "orchestrator");
+    }
+    for (const statement of [...functions, ...rights]) await sql.raw(statement).execute(db);
+  },
+  down: async (db) => {
+    await sql.raw(`drop function store_snapshot, prune_root`).execute(db);
+    await sql.raw(`drop index run_prunable, run_open_by_schedule`).execute(db);
+    for (const table of ["schedule", "run_receipt", "blob", "snapshot"]) {
+      await sql.raw(`drop table ${table}`).execute(db);
+    }
+  },
+};
+
+const tables: readonly string[] = [
+  // The newest one of a run is what a load begins with; an unknown version is passed over.
+  `create table snapshot (
+    run_id uuid primary key,
+    org_id uuid not null,
+    seq int not null,
+    version smallint not null,
+    state bytea not null,
+    hash bytea not null
+  )`,
+  // Values of an org that are kept outside of entries, by their digests, and when one was kept last.
+  `create table blob (
+    org_id uuid not null,
+    sha256 bytea not null,
+    size bigint not null,
+    kept_at timestamptz not null default clock_timestamp(),
+    primary key (org_id, sha256)
+  )`,
+  `create index blob_by_digest on blob (sha256)`,
+  `create index blob_by_age on blob (kept_at)`,
+  // What is left of a run when its journal is gone: what ran and how its ledger ended.
+  `create table run_receipt (
+    run_id uuid primary key,
+    org_id uuid not null,
+    name text not null,
+    state smallint not null,
+    entries int not null,
+    ledger_head bytea not null,
+    pins bytea not null,
+    created_at timestamptz not null,
+    ended_at timestamptz not null
+  )`,
+  `create index run_receipt_by_age on run_receipt (ended_at)`,
+  // `next_due` is the time that is started next; from `starting_since` on, a run of it may exist. `queued_due`
+  // is a time whose run waits for the end of an earlier one. `last_error` is a RunError.
+  `create table schedule (
+    schedule_id uuid primary key,
+    org_id uuid not null,
+    shard smallint not null,
+    name text not null,
+    definition bytea not null,
+    principal bytea not null,
+    next_due timestamptz,
+    queued_due timestamptz,
+    starting_since timestamptz,
+    last_due timestamptz,
+    last_run_id uuid,
+    skipped bigint not null default 0,
+    last_error bytea,
+    created_at timestamptz not null default clock_timestamp(),
+    updated_at timestamptz not null default clock_timestamp(),
+    unique (org_id, name)
+  )`,
+  `create index schedule_due on schedule (shard, next_due) where next_due is not null`,
+  `create index schedule_queued on schedule (shard) where queued_due is not null`,
+  `create index run_open_by_schedule on run (schedule_id) where schedule_id is not null and not ended`,
+  `create index run_prunable on run (org_id, ended_at) where ended and session_id is null and root_id = run_id`,
+];
+
+const functions: readonly string[] = [
+  // Stores a snapshot of a run that the writer owns, unless a newer one is there. False if the run is elsewhere.
+  `create function store_snapshot(w bigint, s_run uuid, s_seq int, s_version smallint, s_state bytea, s_hash bytea)
+  returns boolean
+  language plpgsql security definer set search_path from current as $$
+  begin
+    insert into snapshot (run_id, org_id, seq, version, state, hash)
+      select u.run_id, u.org_id, s_seq, s_version, s_state, s_hash
+      from run u join shard o on o.shard = u.shard join writer l on l.writer = o.writer
+      where u.run_id = s_run and not u.ended and u.head >= s_seq
+        and l.writer = w and not l.fenced and l.lease_until > clock_timestamp()
+      on conflict (run_id) do update
+        set seq = excluded.seq, version = excluded.version, state = excluded.state, hash = excluded.hash
+        where snapshot.seq < excluded.seq or snapshot.version <> excluded.version;
+    return found;
+  end $$`,
+  // Removes a root run that ended, with its children, and leaves receipts of those that `p_run` names. Null while
+  // something of it is open or waits for the relay, else how many entries are left: call again until there are none.
+  `create function prune_root(w bigint, root uuid, p_run uuid[], p_pins bytea[], portion int) returns int
+  language plpgsql security definer set search_path from current as $$
+  declare n int;
+  begin
+    perform 1 from run u join shard o on o.shard = u.shard join writer l on l.writer = o.writer
+      where u.run_id = root and u.root_id = root and u.session_id is null
+        and l.writer = w and not l.fenced and l.lease_until > clock_timestamp();
+    if not found then return null; end if;
+    perform 1 from run where root_id = root and not ended;
+    if found then return null; end if;
+    perform 1 from run u join entry e on e.run_id = u.run_id join writer l on l.writer = e.writer
+      where u.root_id = root and e.pos > l.relayed;
+    if found then return null; end if;
+    insert into run_receipt (run_id, org_id, name, state, entries, ledger_head, pins, created_at, ended_at)
+      select u.run_id, u.org_id, u.name, u.state, u.head, u.chain, x.p, u.created_at, coalesce(u.ended_at, clock_timestamp())
+      from unnest(p_run, p_pins) x(r, p) join run u on u.run_id = x.r and u.root_id = root
+      on conflict do nothing;
+    delete from entry where (run_id, seq) in (
+      select e.run_id, e.seq from entry e join run u on u.run_id = e.run_id
+      where u.root_id = root order by e.run_id, e.seq desc limit portion);
+    get diagnostics n = row_count;
+    if n < portion then
+      delete from snapshot where run_id in (select run_id from run where root_id = root);
+      delete from run where root_id = root;
+      return 0;
+    end if;
+    return (select count(*) from entry e join run u on u.run_id = e.run_id where u.root_id = root);
+  end $$`,
+];
+
+const rights: readonly string[] = [
+  `revoke insert, update, delete, truncate on snapshot, run_receipt from cadre_orchestrator_app, cadre_orchestrator_engine`,
+  // Receipts are removed when they are old.
+  `grant delete on run_receipt to cadre_orchestrator_engine`,
+  `revoke all on blob from cadre_orchestrator_app`,
+  ...["store_snapshot", "prune_root"].flatMap((name) => [
+    `revoke execute on function ${name} from public`,
+    `grant execute on function ${name} to cadre_orchestrator_engine`,
+  ]),
+];
