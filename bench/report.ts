@@ -22,24 +22,12 @@ export function quantile(values: readonly number[], share: number): number {
   return sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)] ?? Number.NaN;
 }
 
+/** Rows of cells, the first one the headings. */
+export type Table = readonly (readonly string[])[];
+
 /** Prints a table for people, then one line of JSON a comparison. */
 export function printReport(comparisons: readonly Comparison[]): void {
-  const rows = comparisons.map((row) => [
-    row.what,
-    format(row.ours),
-    `${row.peer}: ${format(row.theirs)}`,
-    format(row.ours / row.theirs),
-    row.target,
-  ]);
-  const table = [["what", "ours", "theirs", "ratio", "target"], ...rows];
-  const widths = (table[0] ?? []).map((_, column) => Math.max(...table.map((row) => row[column]?.length ?? 0)));
-  const lines = table.map((row) =>
-    row
-      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
-      .join("  ")
-      .trimEnd(),
-  );
-  process.stdout.write(`\n${lines.join("\n")}\n\n`);
+  process.stdout.write(`\n${textTable(comparisonTable(comparisons))}\n\n`);
   for (const { bench, what, ours, peer, theirs } of comparisons) {
     process.stdout.write(
       `${JSON.stringify({ bench, what, ours, peer, theirs, ratio: Number((ours / theirs).toFixed(3)) })}\n`,
@@ -47,6 +35,39 @@ export function printReport(comparisons: readonly Comparison[]): void {
   }
 }
 
-function format(value: number): string {
-  return value >= 100 ? Math.round(value).toLocaleString("en-US") : String(Number(value.toPrecision(3)));
+/** Comparisons as a table. */
+export function comparisonTable(comparisons: readonly Comparison[]): Table {
+  const rows = comparisons.map((row) => [
+    row.what,
+    formatFigure(row.ours),
+    `${row.peer}: ${formatFigure(row.theirs)}`,
+    formatFigure(row.ours / row.theirs),
+    row.target,
+  ]);
+  return [["what", "ours", "theirs", "ratio", "target"], ...rows];
+}
+
+/** A table in columns of spaces, for a terminal. */
+export function textTable(table: Table): string {
+  const widths = (table[0] ?? []).map((_, column) => Math.max(...table.map((row) => row[column]?.length ?? 0)));
+  return table
+    .map((row) =>
+      row
+        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+        .join("  ")
+        .trimEnd(),
+    )
+    .join("\n");
+}
+
+/** A table in Markdown; every column but the first is of numbers, and stands to the right. */
+export function markdownTable([headings = [], ...rows]: Table): string {
+  const line = (cells: readonly string[]): string => `| ${cells.join(" | ")} |`;
+  const rule = headings.map((_, column) => (column === 0 ? "---" : "---:"));
+  return [line(headings), line(rule), ...rows.map(line)].join("\n");
+}
+
+/** Three digits that matter, or a whole number with commas. */
+export function formatFigure(value: number): string {
+  return Math.abs(value) >= 100 ? Math.round(value).toLocaleString("en-US") : String(Number(value.toPrecision(3)));
 }
