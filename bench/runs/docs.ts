@@ -3,7 +3,7 @@ import { fileURLToPath } from "node:url";
 import { comparisonTable, formatFigure, markdownTable, median } from "../report.ts";
 import { drawBarChart } from "./bar-chart.ts";
 import type { Figures } from "./measure.ts";
-import { type ContestantResult, comparisonsOf, loadTable, type Results } from "./results.ts";
+import { comparisonsOf, loadTable, type Results, systemsOf } from "./results.ts";
 
 const page = "docs/benchmarks.md";
 /** Between them stands what a run of the benchmark found; the rest of the page is written by hand. */
@@ -50,14 +50,10 @@ function chart(results: Results, title: string, figure: (figures: Figures) => nu
   });
 }
 
-function systemsOf({ ours, peers }: Results): readonly ContestantResult[] {
-  return [...(ours === undefined ? [] : [ours]), ...peers];
-}
-
 function section(results: Results): string {
-  const { machine, startedAt, commitsMs, postgres, flat = [], timers } = results;
+  const { machine, startedAt, commitsMs = [], postgres, flat = [], timers } = results;
   const paragraphs = [
-    `Measured on ${startedAt.toISOString().slice(0, 10)}: ${machine}. A commit of one row took ${median(commitsMs).toFixed(2)} ms there (median of ${commitsMs.length}; ${postgres}).`,
+    `Measured on ${startedAt.toISOString().slice(0, 10)}: ${machine}. A commit of one row took ${median(commitsMs).toFixed(2)} ms there (median of ${commitsMs.length}; PostgreSQL ${postgres?.version}, ${postgres?.settings.join(", ")}).`,
     markdownTable(comparisonTable(comparisonsOf(results))),
     "![Steps a second](runs-steps.svg)",
     "![Seconds of CPU for 1,000 steps](runs-cpu.svg)",

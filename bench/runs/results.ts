@@ -1,31 +1,32 @@
 import { type Comparison, formatFigure, median, type Table } from "../report.ts";
+import type { ContestantResult } from "./compare.ts";
 import type { FlatFigure } from "./flat.ts";
 import type { Figures } from "./measure.ts";
 import type { TimerFigures } from "./timers.ts";
-
-/** What was found of a contestant under each load. */
-export interface ContestantResult {
-  readonly name: string;
-  readonly settings: readonly string[];
-  readonly figures: readonly Figures[];
-  /** Syncs a step with one run at a time; `undefined` where it could not be counted. */
-  readonly syncsOfStep: number | undefined;
-}
 
 /** Everything that was measured in one run of the benchmark; what was not asked for is missing. */
 export interface Results {
   readonly machine: string;
   readonly startedAt: Date;
   readonly ours?: ContestantResult;
-  readonly peers: readonly ContestantResult[];
+  readonly restate?: ContestantResult;
+  readonly dbos?: ContestantResult;
   /** Cadre again, its steps done elsewhere. */
-  readonly elsewhere: readonly ContestantResult[];
-  /** Milliseconds that a row takes to be committed, of each sample. */
-  readonly commitsMs: readonly number[];
-  /** The PostgreSQL of the samples: its version, and its settings. */
-  readonly postgres?: string;
+  readonly elsewhere?: readonly ContestantResult[];
+  /** Milliseconds that a row took to be committed by Cadre's PostgreSQL, of each sample. */
+  readonly commitsMs?: readonly number[];
+  readonly postgres?: { readonly version: string; readonly settings: readonly string[] };
   readonly flat?: readonly FlatFigure[];
   readonly timers?: TimerFigures;
+}
+
+/** The systems that were compared, Cadre first. */
+export function systemsOf({ ours, ...results }: Results): readonly ContestantResult[] {
+  return [...(ours === undefined ? [] : [ours]), ...peersOf(results)];
+}
+
+function peersOf({ restate, dbos }: Pick<Results, "restate" | "dbos">): readonly ContestantResult[] {
+  return [restate, dbos].filter((peer) => peer !== undefined);
 }
 
 const bench = "runs";
@@ -33,7 +34,7 @@ const bench = "runs";
 const together = 50;
 
 /** What each system did under each load. */
-export function loadTable({ ours, peers, elsewhere }: Results): Table {
+export function loadTable(results: Results): Table {
   const headings = [
     "system",
     "at once",
@@ -47,21 +48,20 @@ export function loadTable({ ours, peers, elsewhere }: Results): Table {
     "log B/step",
     "syncs/step alone",
   ];
-  const rows = [...(ours === undefined ? [] : [ours]), ...elsewhere, ...peers].flatMap(
-    ({ name, figures, syncsOfStep }) =>
-      figures.map((figure) => [
-        name,
-        `${figure.atOnce}`,
-        formatFigure(figure.runsPerSecond),
-        formatFigure(figure.stepsPerSecond),
-        formatFigure(figure.p50Ms),
-        formatFigure(figure.p95Ms),
-        formatFigure(figure.cpuSeconds),
-        formatFigure(figure.driverCpuSeconds),
-        formatFigure(figure.dataBytes),
-        figure.logBytes === undefined ? "in data" : formatFigure(figure.logBytes),
-        figure.atOnce === 1 && syncsOfStep !== undefined ? formatFigure(syncsOfStep) : "",
-      ]),
+  const rows = [...systemsOf(results), ...(results.elsewhere ?? [])].flatMap(({ name, figures, syncsOfStep }) =>
+    figures.map((figure) => [
+      name,
+      `${figure.atOnce}`,
+      formatFigure(figure.runsPerSecond),
+      formatFigure(figure.stepsPerSecond),
+      formatFigure(figure.p50Ms),
+      formatFigure(figure.p95Ms),
+      formatFigure(figure.cpuSeconds),
+      formatFigure(figure.driverCpuSeconds),
+      formatFigure(figure.dataBytes),
+      figure.logBytes === undefined ? "in data" : formatFigure(figure.logBytes),
+      figure.atOnce === 1 && syncsOfStep !== undefined ? formatFigure(syncsOfStep) : "",
+    ]),
   );
   return [headings, ...rows];
 }
@@ -71,11 +71,11 @@ export function comparisonsOf(results: Results): readonly Comparison[] {
   return [...throughput(results), ...latency(results), ...flatness(results), ...timers(results)];
 }
 
-function throughput({ ours, peers }: Results): readonly Comparison[] {
-  const own = figuresAt(ours, together);
+function throughput(results: Results): readonly Comparison[] {
+  const own = figuresAt(results.ours, together);
   if (own === undefined) return [];
   const comparison = { bench, what: `steps/s, ${together} runs at once`, ours: own.stepsPerSecond };
-  const beside = rank(peers, together, (one, other) => other.stepsPerSecond - one.stepsPerSecond);
+  const beside = rank(peersOf(results), together, (one, other) => other.stepsPerSecond - one.stepsPerSecond);
   return [
     { ...comparison, peer: "required", theirs: 10_000, target: "≥ 1" },
     ...beside.map(({ name, figures }, place) => ({
@@ -87,12 +87,12 @@ function throughput({ ours, peers }: Results): readonly Comparison[] {
   ];
 }
 
-function latency({ ours, peers, commitsMs }: Results): readonly Comparison[] {
-  const own = figuresAt(ours, 1);
+function latency(results: Results): readonly Comparison[] {
+  const own = figuresAt(results.ours, 1);
   if (own === undefined) return [];
   const comparison = { bench, what: "a run alone, p50 ms", ours: own.p50Ms };
-  const commitMs = median(commitsMs);
-  const beside = rank(peers, 1, (one, other) => one.p50Ms - other.p50Ms);
+  const commitMs = median(results.commitsMs ?? []);
+  const beside = rank(peersOf(results), 1, (one, other) => one.p50Ms - other.p50Ms);
   return [
     ...beside.map(({ name, figures }, place) => ({
       ...comparison,
