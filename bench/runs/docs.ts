@@ -12,10 +12,13 @@ const marks = { begin: "<!-- bench:runs begin -->", end: "<!-- bench:runs end --
 /** Writes what was found into the docs. Returns the files that were written. */
 export async function writeDocs(results: Results): Promise<readonly string[]> {
   const written = new Map<string, string>([
-    ["docs/runs-steps.svg", chart(results, "steps a second, by runs at once", ({ stepsPerSecond }) => stepsPerSecond)],
+    [
+      "docs/runs-steps.svg",
+      chart(results, "throughput, by runs at once", "steps a second", ({ stepsPerSecond }) => stepsPerSecond),
+    ],
     [
       "docs/runs-cpu.svg",
-      chart(results, "seconds of CPU for 1,000 steps, by runs at once", (found) => found.cpuSeconds),
+      chart(results, "cost, by runs at once", "seconds of CPU for 1,000 steps", (found) => found.cpuSeconds),
     ],
     [page, replaceBetween(await readFile(pathOf(page), "utf8"), section(results))],
   ]);
@@ -34,11 +37,12 @@ function replaceBetween(text: string, section: string): string {
   return `${text.slice(0, begin)}${marks.begin}\n\n${section}\n\n${text.slice(end)}`;
 }
 
-function chart(results: Results, title: string, figure: (figures: Figures) => number): string {
+function chart(results: Results, title: string, unit: string, figure: (figures: Figures) => number): string {
   const systems = systemsOf(results);
   const loads = systems[0]?.figures.map(({ atOnce }) => atOnce) ?? [];
   return drawBarChart({
     title: `Durable runs: ${title}`,
+    unit,
     series: systems.map(({ name }) => name),
     groups: loads.map((atOnce) => ({
       label: atOnce === 1 ? "1 run alone" : `${atOnce} at once`,
