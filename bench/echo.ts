@@ -55,7 +55,7 @@ const telemetry = await startTelemetry({
 });
 const authority = createLocalAuthority();
 const sink = { append: async () => {} };
-const denials = createDenialLog({ sink, log });
+const denials = createDenialLog({ sink, log, meter: metrics.getMeter("bench") });
 const tools = await createTools({
   config: parseSettings(toolsSettings, {}),
   database,

@@ -4,6 +4,7 @@ import { create, type JsonObject, type JsonValue, type MessageInitShape, toJson 
 import { durationFromMs, ValueSchema } from "@bufbuild/protobuf/wkt";
 import { Reason } from "@cadre/gen/cadre/errors/v1/reason_pb";
 import {
+  type ExecuteToolRequestSchema,
   type ExecuteToolResponse,
   ExecutionProgress,
   SideEffects,
@@ -84,7 +85,9 @@ interface Execution {
   readonly started: readonly string[];
   readonly output: string;
   readonly result: JsonValue | undefined;
-  readonly error: { readonly reason: string; readonly message: string } | undefined;
+  readonly error:
+    | { readonly reason: string; readonly message: string; readonly progress: ExecutionProgress }
+    | undefined;
 }
 
 /** An org of a test's own, with its clients on both replicas. */
@@ -120,14 +123,15 @@ interface ExecuteOptions {
   readonly key?: string;
   readonly epoch?: bigint;
   readonly attempt?: number;
+  readonly times?: MessageInitShape<typeof ExecuteToolRequestSchema>;
   readonly client?: Client<typeof ToolExecutionService>;
   readonly call?: CallOptions;
 }
 
 function request(tool: { toolId: string; digest: string }, options: ExecuteOptions = {}) {
-  const { args = {}, key = newId("stp"), epoch = 1n, attempt = 1 } = options;
+  const { args = {}, key = newId("stp"), epoch = 1n, attempt = 1, times = {} } = options;
   const { toolId, digest } = tool;
-  const call = { toolId, digest, arguments: args, idempotencyKey: key, epoch };
+  const call = { toolId, digest, arguments: args, idempotencyKey: key, epoch, ...times };
   return { ...call, runId: newId("run"), stepId: newId("stp"), attempt };
 }
 
@@ -149,7 +153,10 @@ async function collect(
     if (part.case === "started") started.push(part.value.workerName);
     else if (part.case === "output") output += part.value;
     else if (part.case === "result") result = toJson(ValueSchema, part.value);
-    else if (part.case === "error") error = { reason: Reason[part.value.reason] ?? "", message: part.value.message };
+    else if (part.case === "error") {
+      const { reason, message, progress } = part.value;
+      error = { reason: Reason[reason] ?? "", message, progress };
+    }
   }
   return { started, output, result, error };
 }
@@ -315,7 +322,12 @@ describe("a built-in tool", () => {
     await vi.waitFor(() => expect(hangs).toBe(2));
     const { progress } = await at.one.execution.cancelExecution({ idempotencyKey: "here", epoch: 1n });
     expect(progress).toBe(ExecutionProgress.PARTIAL);
-    expect((await again).error?.reason).toBe("CANCELLED");
+    expect((await again).error).toMatchObject({ reason: "CANCELLED", progress: ExecutionProgress.PARTIAL });
+    const cancel = async (idempotencyKey: string) =>
+      (await at.one.execution.cancelExecution({ idempotencyKey, epoch: 1n })).progress;
+    expect(await cancel("here")).toBe(ExecutionProgress.PARTIAL);
+    await execute(at, await at.toolNamed("echo"), { key: "echoed" });
+    expect(await cancel("echoed")).toBe(ExecutionProgress.DONE);
   });
 
   test("that is refused by the egress rules says so, and the audit log has it", async () => {
@@ -376,7 +388,8 @@ describe("a call of a worker's tool", () => {
   test("fails as the tool failed", async () => {
     await at.work({ tools: [definition("fail")], handle: () => Promise.reject(new Error("no such customer")) });
     const { error } = await execute(at, await at.toolNamed("fail"));
-    expect(error).toEqual({ reason: "TOOL_FAILED", message: "Error: no such customer" });
+    const progress = ExecutionProgress.UNSPECIFIED;
+    expect(error).toEqual({ reason: "TOOL_FAILED", message: "Error: no such customer", progress });
   });
 
   test("is refused before anything is stored when its arguments are wrong", async () => {
@@ -579,9 +592,11 @@ describe("cancelling", () => {
     const { progress } = await at.two.execution.cancelExecution({ idempotencyKey: key, epoch: 1n });
     expect(progress).toBe(ExecutionProgress.PARTIAL);
     expect(performance.now() - startedAt).toBeLessThan(1_000);
-    expect((await execution).error?.reason).toBe("CANCELLED");
+    expect((await execution).error).toMatchObject({ reason: "CANCELLED", progress });
+    // Whoever asks later is told the same.
+    expect((await execute(at, tool, { key, epoch: 2n })).error).toMatchObject({ reason: "CANCELLED", progress });
     expect(worker.running).toBe(0);
-    expect((await at.one.execution.cancelExecution({ idempotencyKey: key, epoch: 1n })).progress).toBe(progress);
+    expect((await at.one.execution.cancelExecution({ idempotencyKey: key, epoch: 2n })).progress).toBe(progress);
   });
 
   test("says that a handler may still run that does not listen, and keeps its place taken until it ends", async () => {
@@ -594,7 +609,7 @@ describe("cancelling", () => {
     const grace = durationFromMs(200);
     const { progress } = await at.two.execution.cancelExecution({ idempotencyKey: key, epoch: 1n, grace });
     expect(progress).toBe(ExecutionProgress.MAY_STILL_RUN);
-    expect((await execution).error?.reason).toBe("CANCELLED");
+    expect((await execution).error).toMatchObject({ reason: "CANCELLED", progress });
     // Its only place is taken, so the next call waits.
     const next = execute(at, tool);
     finish.resolve();
@@ -613,7 +628,10 @@ describe("cancelling", () => {
     const cancel = (idempotencyKey: string) => at.two.execution.cancelExecution({ idempotencyKey, epoch: 1n });
     expect((await cancel(done)).progress).toBe(ExecutionProgress.DONE);
     expect((await cancel(unknown)).progress).toBe(ExecutionProgress.NOT_STARTED);
-    expect((await execute(at, tool, { key: unknown })).error?.reason).toBe("CANCELLED");
+    expect((await execute(at, tool, { key: unknown })).error).toMatchObject({
+      reason: "CANCELLED",
+      progress: ExecutionProgress.NOT_STARTED,
+    });
     expect((await execute(at, tool, { key: unknown, epoch: 2n })).error?.reason).toBe("CANCELLED");
     expect(worker.received).toHaveLength(1);
   });
@@ -677,6 +695,109 @@ describe("cancelling", () => {
     await expect(call).rejects.toThrow(ConnectError);
     await vi.waitFor(() => expect(worker.running).toBe(0), 2_000);
     expect(worker.cancelled).toHaveLength(1);
+  });
+});
+
+describe("a call with times of its own", () => {
+  test("ends by its timeout, which is never longer than its tool's, and the worker is told to stop", async () => {
+    const worker = await at.work({
+      tools: [definition("hurried", { timeout: durationFromMs(1_000) })],
+      concurrency: 2,
+      handle: (_, { signal }) =>
+        new Promise((_, reject) => signal.addEventListener("abort", () => reject(new Error()))),
+    });
+    const tool = await at.toolNamed("hurried");
+    const startedAt = performance.now();
+    const late = { reason: "DEADLINE_EXCEEDED", progress: ExecutionProgress.MAY_STILL_RUN };
+    const shorter = execute(at, tool, { times: { timeout: durationFromMs(200) } });
+    const longer = execute(at, tool, { times: { timeout: durationFromMs(60_000) } });
+    expect((await shorter).error).toMatchObject(late);
+    expect(performance.now() - startedAt).toBeLessThan(1_000);
+    expect((await longer).error).toMatchObject(late);
+    await vi.waitFor(() => expect(worker.running).toBe(0));
+    expect(worker.cancelled).toHaveLength(2);
+  });
+
+  test("of a built-in tool ends by its timeout", async () => {
+    const httpFetch = await at.toolNamed("http_fetch");
+    const before = hangs;
+    const options = { args: { url: `http://${origin}/hang` }, times: { timeout: durationFromMs(300) } };
+    const { error } = await execute(at, httpFetch, options);
+    expect(hangs).toBe(before + 1);
+    expect(error?.reason).toBe("DEADLINE_EXCEEDED");
+  });
+
+  const heartbeatTimeout = durationFromMs(1_000);
+
+  test("is lost when its worker falls silent; the same key finds another worker, and the silent one must stop", async () => {
+    const began = Promise.withResolvers<void>();
+    const finish = Promise.withResolvers<void>();
+    const silent = await at.work({
+      tools: [definition("heard")],
+      concurrency: 5,
+      heartbeats: false,
+      name: "silent",
+      handle: async () => {
+        began.resolve();
+        await finish.promise;
+        return "late";
+      },
+    });
+    const tool = await at.toolNamed("heard");
+    const key = newId("stp");
+    const options = { key, times: { heartbeatTimeout } };
+    const startedAt = performance.now();
+    const first = reasonOf(execute(at, tool, options));
+    await began.promise;
+    expect(silent.received[0]?.heartbeatTimeout).toEqual(heartbeatTimeout);
+    // What nobody times is not lost with it.
+    const patient = execute(at, tool);
+    expect(await first).toBe("TOOL_HEARTBEAT_LOST");
+    const afterMs = performance.now() - startedAt;
+    expect(afterMs).toBeGreaterThanOrEqual(1_000);
+    expect(afterMs).toBeLessThan(5_000);
+    // It has places, but is not given the call again before it is heard.
+    const again = { ...options, epoch: 2n, attempt: 2 };
+    expect(await reasonOf(execute(at, tool, again))).toBe("TOOL_UNAVAILABLE");
+    await at.work({ tools: [definition("heard")], name: "other", handle: () => "done" });
+    expect(await execute(at, tool, again)).toMatchObject({ result: "done", started: ["other"] });
+    await silent.reconnect();
+    const lost = silent.received.find(({ idempotencyKey }) => idempotencyKey === key);
+    await vi.waitFor(() => expect(silent.cancelled).toContain(lost?.callId));
+    finish.resolve();
+    expect((await patient).result).toBe("late");
+    await vi.waitFor(() => expect(silent.refused).toEqual(["CALL_NOT_FOUND"]));
+    expect((await execute(at, tool, { ...options, epoch: 3n })).result).toBe("done");
+  });
+
+  test("lives as long as its worker prints, or names it in heartbeats", async () => {
+    await at.work({
+      tools: [definition("talks")],
+      heartbeats: false,
+      async handle(_, { print }) {
+        for (let part = 0; part < 6; part++) {
+          await new Promise((resolve) => setTimeout(resolve, 300));
+          await print(".");
+        }
+        return "done";
+      },
+    });
+    const tool = await at.toolNamed("talks");
+    const talked = await execute(at, tool, { times: { heartbeatTimeout } });
+    expect(talked).toMatchObject({ output: "......", result: "done" });
+    const beating = await at.work({
+      tools: [definition("beats")],
+      heartbeats: false,
+      async handle(_, { call: { callId } }) {
+        for (let beat = 0; beat < 6; beat++) {
+          await new Promise((resolve) => setTimeout(resolve, 300));
+          await at.two.worker.heartbeat({ workerId: beating.workerId, callIds: [callId] });
+        }
+        return "done";
+      },
+    });
+    const beaten = await execute(at, await at.toolNamed("beats"), { times: { heartbeatTimeout } });
+    expect(beaten.result).toBe("done");
   });
 });
 
@@ -891,7 +1012,7 @@ describe("workers", () => {
     const execution = execute(at, tool);
     for (let count = 1; count <= 5; count++) {
       const worker = await at.work({ tools: [definition("poison")], handle: () => new Promise(() => undefined) });
-      await vi.waitFor(() => expect(worker.received[0]?.attempt).toBe(count));
+      await vi.waitFor(() => expect(worker.received[0]?.attempt).toBe(count), 5_000);
       worker.vanish();
       await expireLease(worker.workerId);
     }

@@ -20,6 +20,8 @@ export interface DirectCall {
   readonly requestId: string;
 }
 
+const noStep = { runId: "", stepId: "", timeoutMs: undefined, heartbeatTimeoutMs: undefined };
+
 /** How long a call that its caller left may take to stop. */
 const leftGraceMs = 1_000;
 
@@ -30,7 +32,7 @@ const leftGraceMs = 1_000;
 export async function* callTool(deps: ToolsDeps, call: DirectCall, signal: AbortSignal): AsyncGenerator<CallEvent> {
   const digest = await digestInForce(deps, call);
   const key = storedKey("direct", call.idempotencyKey === "" ? randomUUID() : call.idempotencyKey);
-  const execution = { ...call, digest, key, epoch: 0n, attempt: 1, runId: "", stepId: "" };
+  const execution = { ...call, digest, key, epoch: 0n, attempt: 1, ...noStep };
   let isRunning = false;
   try {
     for await (const event of executeTool(deps, execution, signal)) {

@@ -23,7 +23,8 @@ export function executeBuiltIn(
   if (builtIn.digest !== call.digest) throw definitionChanged();
   checkArguments(builtIn.input, call.arguments);
   const { orgId, requestId, key } = call;
-  return deps.running.run({ orgId, requestId, key, tool: builtIn.tool, input: call.arguments, signal });
+  const timeoutMs = Math.min(builtIn.tool.definition.timeoutMs, call.timeoutMs ?? Number.POSITIVE_INFINITY);
+  return deps.running.run({ orgId, requestId, key, tool: builtIn.tool, input: call.arguments, timeoutMs, signal });
 }
 
 /** The failure of a call that pinned another definition than the tool has. */

@@ -19,6 +19,10 @@ export interface ToolCall {
   readonly key: string;
   readonly epoch: bigint;
   readonly attempt: number;
+  /** How long it may take; `undefined` for as long as its definition says, which it may never exceed. */
+  readonly timeoutMs: number | undefined;
+  /** How long its worker may say nothing of it; `undefined` for as long as its lease. */
+  readonly heartbeatTimeoutMs: number | undefined;
   readonly runId: string;
   /** Empty for a call that is no step. */
   readonly stepId: string;
@@ -36,7 +40,8 @@ export interface ToolCall {
  * SHUTTING_DOWN, so that a replica that goes away need not wait for the call
  * @throws AppError before anything is recorded: TOOL_NOT_FOUND,
  * DEFINITION_CHANGED, TOOL_ARGUMENTS_INVALID, EPOCH_STALE,
- * IDEMPOTENCY_KEY_REUSED; later TOOL_UNAVAILABLE: the same key may ask again
+ * IDEMPOTENCY_KEY_REUSED; later TOOL_UNAVAILABLE and TOOL_HEARTBEAT_LOST: the
+ * same key may ask again
  */
 export async function* executeTool(
   deps: ToolsDeps,
@@ -80,7 +85,7 @@ async function* executeByWorker(
   const { callId, state } = await deps.calls.begin({
     ...call,
     requestHash,
-    timeoutMs: checked.definition.timeoutMs,
+    timeoutMs: Math.min(checked.definition.timeoutMs, call.timeoutMs ?? Number.POSITIVE_INFINITY),
     maxOpen: await limitOf(deps.limits, call.orgId, "tool_calls"),
   });
   if (state === "queued") await deps.calls.dispatch(callId);

@@ -3,7 +3,7 @@ import { AppError } from "../../runtime/errors/app-error.ts";
 import { toAppError } from "../../runtime/errors/failure.ts";
 import type { Logger } from "../../runtime/log/log.ts";
 import type { BuiltInCall, BuiltInTool } from "../builtin/built-in-tool.ts";
-import { callLimits, cancelled, exceedsBytes, type Outcome, type Progress } from "../domain/call.ts";
+import { callLimits, cancelled, exceedsBytes, type Outcome, overdue, type Progress } from "../domain/call.ts";
 import { stopTopic, type WakeUps } from "../store/wake-ups.ts";
 
 export interface BuiltInRun {
@@ -13,8 +13,12 @@ export interface BuiltInRun {
   readonly key: string | undefined;
   readonly tool: BuiltInTool;
   readonly input: JsonObject;
+  readonly timeoutMs: number;
   readonly signal: AbortSignal;
 }
+
+/** Ended calls that are remembered. */
+const maxEnded = 10_000;
 
 interface Running {
   readonly stop: () => void;
@@ -29,6 +33,8 @@ export class RunningBuiltIns {
   readonly #wakeUps: WakeUps;
   readonly #log: Logger;
   readonly #running = new Map<string, Running>();
+  /** How far calls had got that ended here, by key, the newest last; for those who cancel too late. */
+  readonly #ended = new Map<string, Progress>();
 
   constructor(wakeUps: WakeUps, log: Logger) {
     this.#wakeUps = wakeUps;
@@ -41,21 +47,26 @@ export class RunningBuiltIns {
     try {
       const result = run.tool.run(run.input, controls);
       // Most tools answer at once; they need neither a timer nor a way to be stopped.
-      if (!(result instanceof Promise)) return toOutcome({ type: "result", value: result });
+      if (!(result instanceof Promise)) {
+        this.#remember(run, "DONE");
+        return toOutcome({ type: "result", value: result });
+      }
       return this.#follow(
         run,
         controls,
         result.then((value) => toOutcome({ type: "result", value })),
       );
     } catch (error) {
+      this.#remember(run, "DONE");
       return this.#failed(run, error);
     }
   }
 
-  /** Stops a call that runs here and waits for its end; `undefined` if none has the key. */
+  /** Stops a call that runs here and waits for its end; `undefined` if none has the key, or had it lately. */
   async cancel(orgId: string, key: string, graceMs: number): Promise<Progress | undefined> {
-    const running = this.#running.get(`${orgId} ${key}`);
-    if (running === undefined) return undefined;
+    const name = `${orgId} ${key}`;
+    const running = this.#running.get(name);
+    if (running === undefined) return this.#ended.get(name);
     running.stop();
     const timer = Promise.withResolvers<"late">();
     const timeout = setTimeout(() => timer.resolve("late"), graceMs);
@@ -74,11 +85,29 @@ export class RunningBuiltIns {
     try {
       return await result;
     } catch (error) {
-      return controls.wasStopped ? cancelled : this.#failed(run, error);
+      switch (controls.endedBy) {
+        case "cancellation":
+          return { ...cancelled, progress: "PARTIAL" };
+        case "timeout":
+          return { ...overdue, progress: "PARTIAL" };
+        default:
+          return this.#failed(run, error);
+      }
     } finally {
+      this.#remember(run, controls.endedBy === undefined ? "DONE" : "PARTIAL");
       unsubscribe();
       controls.end();
       if (name !== undefined && this.#running.get(name) === running) this.#running.delete(name);
+    }
+  }
+
+  #remember({ orgId, key }: BuiltInRun, progress: Progress): void {
+    if (key === undefined) return;
+    this.#ended.set(`${orgId} ${key}`, progress);
+    if (this.#ended.size <= maxEnded) return;
+    for (const oldest of this.#ended.keys()) {
+      this.#ended.delete(oldest);
+      return;
     }
   }
 
@@ -98,9 +127,11 @@ class LazyControls implements BuiltInCall {
   readonly orgId: string;
   readonly requestId: string;
   readonly #run: BuiltInRun;
-  readonly #stopped = new AbortController();
+  #controller: AbortController | undefined;
   #timer: NodeJS.Timeout | undefined;
   #signal: AbortSignal | undefined;
+  /** Who ended the call from outside, and was first. */
+  #endedBy: "cancellation" | "timeout" | undefined;
 
   constructor(run: BuiltInRun) {
     this.#run = run;
@@ -110,26 +141,30 @@ class LazyControls implements BuiltInCall {
 
   get signal(): AbortSignal {
     if (this.#signal === undefined) {
-      const overdue = new AbortController();
-      this.#timer = setTimeout(
-        () => overdue.abort(new DOMException("the tool takes too long", "TimeoutError")),
-        this.#run.tool.definition.timeoutMs,
-      );
-      this.#signal = AbortSignal.any([this.#run.signal, this.#stopped.signal, overdue.signal]);
+      const late = new DOMException("the tool takes too long", "TimeoutError");
+      this.#controller = new AbortController();
+      this.#timer = setTimeout(() => this.#abort("timeout", late), this.#run.timeoutMs);
+      this.#signal = AbortSignal.any([this.#run.signal, this.#controller.signal]);
+      if (this.#endedBy !== undefined) this.#controller.abort();
     }
     return this.#signal;
   }
 
-  get wasStopped(): boolean {
-    return this.#stopped.signal.aborted;
+  get endedBy(): "cancellation" | "timeout" | undefined {
+    return this.#endedBy;
   }
 
   stop(): void {
-    this.#stopped.abort();
+    this.#abort("cancellation");
   }
 
   end(): void {
     clearTimeout(this.#timer);
+  }
+
+  #abort(by: "cancellation" | "timeout", reason?: unknown): void {
+    this.#endedBy ??= by;
+    this.#controller?.abort(reason);
   }
 }
 

@@ -1,4 +1,4 @@
-import type { Outcome } from "../domain/call.ts";
+import type { Outcome, Progress } from "../domain/call.ts";
 import { callTopic } from "../store/wake-ups.ts";
 import type { ToolsDeps } from "./deps.ts";
 import { Waker } from "./waker.ts";
@@ -36,7 +36,7 @@ export async function* watchCall(
       position = view.position;
       if (view.hasMore) continue;
       if (view.outcome !== undefined) {
-        yield { type: "ended", outcome: view.outcome, isFinal: view.state === "ended" };
+        yield { type: "ended", outcome: withProgress(view.outcome, view.progress), isFinal: view.state === "ended" };
         return;
       }
       if (view.state === "queued") await deps.calls.dispatch(callId);
@@ -47,4 +47,9 @@ export async function* watchCall(
   } finally {
     unsubscribe();
   }
+}
+
+/** An outcome that was brought about from outside says how far the call had got. */
+function withProgress(outcome: Outcome, progress: Progress | undefined): Outcome {
+  return outcome.type === "result" || progress === "DONE" ? outcome : { ...outcome, progress };
 }

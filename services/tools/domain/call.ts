@@ -14,15 +14,21 @@ import type { FailureReason } from "../../runtime/errors/app-error.ts";
  * ```
  *
  * `queued` waits for a worker, `dispatched` is a worker's, `ended` has its
- * outcome for good, `lapsed` found no worker in time: nobody runs it, and the
- * same key may ask for it again.
+ * outcome for good, `lapsed` found no worker in time, or its worker fell
+ * silent: it is nobody's, and the same key may ask for it again.
  */
 export type CallState = "queued" | "dispatched" | "ended" | "lapsed";
 
 /** What came of a call. */
 export type Outcome =
   | { readonly type: "result"; readonly value: JsonValue }
-  | { readonly type: "error"; readonly reason: FailureReason; readonly message: string };
+  | {
+      readonly type: "error";
+      readonly reason: FailureReason;
+      readonly message: string;
+      /** How far it had got, where it was ended from outside. */
+      readonly progress?: Progress | undefined;
+    };
 
 /** How far a call had got when it was cancelled; see `cadre.tools.v1.ExecutionProgress`. */
 export type Progress = "NOT_STARTED" | "PARTIAL" | "DONE" | "MAY_STILL_RUN";
@@ -46,7 +52,11 @@ export const workerLimits = {
 } as const;
 
 /** What ends a call whose handler stopped because it was told to, or would have been. */
-export const cancelled: Outcome = { type: "error", reason: "CANCELLED", message: "the call was cancelled" };
+export const cancelled: Extract<Outcome, { type: "error" }> = {
+  type: "error",
+  reason: "CANCELLED",
+  message: "the call was cancelled",
+};
 
 /** What ends a call that lost too many workers. */
 export const lost: Outcome = {
@@ -56,10 +66,17 @@ export const lost: Outcome = {
 };
 
 /** What ends a call that took longer than its tool may. */
-export const overdue: Outcome = {
+export const overdue: Extract<Outcome, { type: "error" }> = {
   type: "error",
   reason: "DEADLINE_EXCEEDED",
   message: "the tool took longer than its timeout",
+};
+
+/** What a call is told whose worker fell silent. */
+export const heartbeatLost: Outcome = {
+  type: "error",
+  reason: "TOOL_HEARTBEAT_LOST",
+  message: "the worker said nothing of the call for longer than its heartbeat timeout",
 };
 
 /** What a call is told that no worker serves. */

@@ -130,8 +130,15 @@ export function fromOutcome(
   outcome: Outcome,
 ): { readonly case: "result"; readonly value: Value } | { readonly case: "error"; readonly value: ToolError } {
   if (outcome.type === "result") return { case: "result", value: fromJson(ValueSchema, outcome.value) };
-  const { reason, message } = outcome;
-  return { case: "error", value: create(ToolErrorSchema, { reason: reasonNumber(reason), message }) };
+  const { reason, message, progress } = outcome;
+  return {
+    case: "error",
+    value: create(ToolErrorSchema, {
+      reason: reasonNumber(reason),
+      message,
+      progress: progress === undefined ? ExecutionProgress.UNSPECIFIED : fromProgress(progress),
+    }),
+  };
 }
 
 export function fromProgress(progress: Progress): ExecutionProgress {
@@ -197,6 +204,9 @@ function toWorkerMessage(
           arguments: call.arguments,
           idempotencyKey: call.key,
           deadline: timestampFromDate(call.deadline),
+          ...(call.heartbeatTimeoutMs === undefined
+            ? {}
+            : { heartbeatTimeout: durationFromMs(call.heartbeatTimeoutMs) }),
           attempt: call.attempt,
           runId: call.runId,
           traceparent: call.traceparent,

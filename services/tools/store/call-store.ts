@@ -13,6 +13,8 @@ export interface BeginCall {
   readonly digest: string;
   readonly arguments: JsonObject;
   readonly timeoutMs: number;
+  /** How long the worker may say nothing of the call; `undefined` for as long as its lease. */
+  readonly heartbeatTimeoutMs: number | undefined;
   /** Calls of the org that may be queued or dispatched, with this one. */
   readonly maxOpen: number;
   /** Hand-outs count from here, at least. From 1. */
@@ -100,7 +102,8 @@ export interface CallStore {
   settle(callId: string): Promise<void>;
   /**
    * Does what time demands: ends calls past their deadline or grace, lets calls
-   * lapse that no worker takes, hands out what waits though there are places.
+   * lapse that no worker takes or whose worker fell silent, hands out what waits
+   * though there are places.
    */
   sweep(): Promise<void>;
   /** Removes at most 1,000 calls that ended before. Returns how many. */

@@ -6,6 +6,7 @@ import {
   type CallState,
   callLimits,
   cancelled,
+  heartbeatLost,
   type Outcome,
   outputTruncated,
   overdue,
@@ -38,6 +39,9 @@ const maxQueues = 100;
 /** A worker that takes calls, as `w`. */
 const takesCalls = sql`w.stream_id is not null and not w.draining and w.lease_until > clock_timestamp()`;
 
+/** When the worker of a dispatched call has said nothing of it for too long; null for never. */
+const silentAt = sql`greatest(dispatched_at, heard_at) + make_interval(secs => heartbeat_timeout_ms / 1000.0)`;
+
 const epochMax = 2n ** 63n - 1n;
 
 /** The calls in PostgreSQL. */
@@ -58,11 +62,12 @@ export class PostgresCallStore implements CallStore {
     return this.#wakeUps.asOrg(this.#database, call.orgId, async (transaction, announce) => {
       const callId = toUuid("call", newId("call"));
       const { rows: inserted } = await sql`
-        insert into call (call_id, org_id, key, request_hash, epoch, tool_id, digest, arguments, timeout_ms, run_id,
-                          traceparent, request_id, state, attempt)
+        insert into call (call_id, org_id, key, request_hash, epoch, tool_id, digest, arguments, timeout_ms,
+                          heartbeat_timeout_ms, run_id, traceparent, request_id, state, attempt)
         values (${callId}, ${call.orgId}, ${call.key}, ${Buffer.from(call.requestHash)}, ${call.epoch}, ${call.toolId},
-                ${call.digest}, ${JSON.stringify(call.arguments)}::json, ${call.timeoutMs}, ${call.runId || null},
-                ${call.traceparent}, ${call.requestId}, 'queued', ${call.attempt - 1})
+                ${call.digest}, ${JSON.stringify(call.arguments)}::json, ${call.timeoutMs},
+                ${call.heartbeatTimeoutMs ?? null}, ${call.runId || null}, ${call.traceparent}, ${call.requestId},
+                'queued', ${call.attempt - 1})
         on conflict (org_id, key) do nothing returning 1`.execute(transaction);
       if (inserted.length > 0) {
         await assertRoom(transaction, call);
@@ -80,6 +85,9 @@ export class PostgresCallStore implements CallStore {
             state = case when ${isAgain} then 'queued' else state end,
             outcome = case when ${isAgain} then null else outcome end,
             ended_at = case when ${isAgain} then null else ended_at end,
+            timeout_ms = case when ${isAgain} then ${call.timeoutMs} else timeout_ms end,
+            heartbeat_timeout_ms = case when ${isAgain} then ${call.heartbeatTimeoutMs ?? null}
+                                        else heartbeat_timeout_ms end,
             queued_at = case when ${isAgain} then clock_timestamp() else queued_at end,
             attempt = case when ${isAgain} then greatest(attempt, ${call.attempt - 1}) else attempt end
           where call_id = ${found.call_id}`.execute(transaction);
@@ -120,7 +128,7 @@ export class PostgresCallStore implements CallStore {
         select state, attempt, worker_name, outcome, progress, output_count,
           1000 * extract(epoch from least(
             case state
-              when 'dispatched' then least(deadline_at, cancel_deadline)
+              when 'dispatched' then least(deadline_at, cancel_deadline, ${silentAt})
               when 'queued' then case
                 when queued_at + ${ms(this.#workerWaitMs)} > clock_timestamp() then queued_at + ${ms(this.#workerWaitMs)}
                 else queued_at + ${ms(sql`timeout_ms`)} end
@@ -231,7 +239,7 @@ export class PostgresCallStore implements CallStore {
           values (${call.call_id}, ${report.orgId}, ${call.output_count + 1}, ${kept})`.execute(transaction);
         announce(callTopic(call.call_id));
       }
-      await sql`update call set report_seq = ${seq}, output_count = output_count + ${kept === undefined ? 0 : 1},
+      await sql`update call set heard_at = clock_timestamp(), report_seq = ${seq}, output_count = output_count + ${kept === undefined ? 0 : 1},
           output_bytes = ${outputBytes}
         where call_id = ${call.call_id}`.execute(transaction);
       return shouldStop;
@@ -299,6 +307,7 @@ export class PostgresCallStore implements CallStore {
       await endWhere(transaction, sql`${late} and ${which}`, overdue, "MAY_STILL_RUN", announce);
       const ungraceful = sql`state = 'dispatched' and cancel_deadline < clock_timestamp()`;
       await endWhere(transaction, sql`${ungraceful} and ${which}`, cancelled, "MAY_STILL_RUN", announce);
+      await this.#lapseSilent(transaction, which, announce);
       const isServed = sql`exists (
         select from worker_tool t join worker w using (worker_id)
          where t.tool_id = c.tool_id and t.digest = c.digest and ${takesCalls})`;
@@ -307,6 +316,36 @@ export class PostgresCallStore implements CallStore {
       const outwaited = sql`state = 'queued' and queued_at + ${ms(sql`timeout_ms`)} < clock_timestamp()`;
       await lapseWhere(transaction, sql`${outwaited} and ${which}`, unplaced, announce);
     });
+  }
+
+  /**
+   * Takes calls from workers that said nothing of them for too long. Their
+   * streams end with that: they get no calls until they connect again, when
+   * they hear which of theirs to stop.
+   */
+  async #lapseSilent(
+    transaction: QueryExecutorProvider,
+    which: RawBuilder<unknown>,
+    announce: Announce,
+  ): Promise<void> {
+    const isSilent = sql`c.state = 'dispatched' and c.cancel_at is null and ${silentAt} < clock_timestamp() and ${which}`;
+    // Workers before calls, as heartbeats lock them; one that is being heard now is skipped.
+    const { rows: workers } = await sql<{ worker_id: string }>`
+      update worker set stream_id = null where worker_id in (
+        select w.worker_id from worker w where exists (select from call c where c.worker_id = w.worker_id and ${isSilent})
+         order by w.worker_id for update skip locked
+      ) returning worker_id`.execute(transaction);
+    if (workers.length === 0) return;
+    const theirs = workers.map(({ worker_id }) => worker_id);
+    const { rows: calls } = await sql<{ call_id: string }>`
+      update call set state = 'lapsed', outcome = ${JSON.stringify(heartbeatLost)}::json, ended_at = clock_timestamp(),
+        losses = losses + 1, worker_id = null, handout_id = null, released = true, deadline_at = null
+      where call_id in (
+        select c.call_id from call c where c.worker_id = any(${theirs}::uuid[]) and ${isSilent}
+         limit ${maxSettled} for update skip locked
+      ) returning call_id`.execute(transaction);
+    for (const workerId of theirs) announce(workerTopic(workerId));
+    for (const { call_id } of calls) announce(callTopic(call_id));
   }
 
   async prune(endedBefore: Date): Promise<number> {

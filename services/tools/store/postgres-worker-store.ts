@@ -45,7 +45,10 @@ export class PostgresWorkerStore implements WorkerStore {
         select ${workerId}, ${orgId}, tool_id, digest
           from unnest(${served.map(({ toolId }) => toolId)}::uuid[], ${served.map(({ digest }) => digest)}::text[])
             as served (tool_id, digest)`.execute(transaction);
-      if (!isNew) await releaseEnded(transaction, workerId, worker.running, sql`true`, announce);
+      if (!isNew) {
+        await hear(transaction, workerId, worker.running);
+        await releaseEnded(transaction, workerId, worker.running, sql`true`, announce);
+      }
       // A stream that is there, on whatever replica, sees that it was superseded by this one.
       announce(workerTopic(workerId));
       return { workerId, streamId };
@@ -66,6 +69,7 @@ export class PostgresWorkerStore implements WorkerStore {
     const { orgId, workerId } = worker;
     return this.#wakeUps.asOrg(this.#database, orgId, async (transaction, announce) => {
       await touch(transaction, worker, sql`lease_until = ${lease}`);
+      await hear(transaction, workerId, running);
       const old = sql`dispatched_at < clock_timestamp() - make_interval(secs => ${workerLimits.leaseMs / 1_000})`;
       await releaseEnded(transaction, workerId, running, old, announce);
       const unnamed = sql`worker_id = ${workerId} and not handout_id = any(${[...running]}::uuid[]) and ${old}`;
@@ -100,7 +104,8 @@ export class PostgresWorkerStore implements WorkerStore {
     if (worker === undefined) return { type: "gone" };
     if (worker.stream_id !== streamId) return { type: "superseded" };
     const { rows } = await sql<NewsRow>`
-      select call_id, handout_id, tool_id, digest, key, attempt, deadline_at, run_id, traceparent, request_id,
+      select call_id, handout_id, tool_id, digest, key, attempt, deadline_at, heartbeat_timeout_ms, run_id,
+             traceparent, request_id,
              handout_id = any(${[...sent]}::uuid[]) as is_sent,
              cancel_at is not null or state = 'ended' as should_stop,
              case when handout_id = any(${[...sent]}::uuid[]) then null else arguments end as arguments
@@ -152,6 +157,7 @@ interface NewsRow {
   readonly key: string;
   readonly attempt: number;
   readonly deadline_at: Date;
+  readonly heartbeat_timeout_ms: number | null;
   readonly run_id: string | null;
   readonly traceparent: string;
   readonly request_id: string;
@@ -169,6 +175,7 @@ function toHandedCall(row: NewsRow): HandedCall {
     key: keyOf(row.key),
     attempt: row.attempt,
     deadline: row.deadline_at,
+    heartbeatTimeoutMs: row.heartbeat_timeout_ms ?? undefined,
     runId: row.run_id ?? "",
     traceparent: row.traceparent,
     requestId: row.request_id,
@@ -212,6 +219,14 @@ async function touch(
     where worker_id = ${worker.workerId} and subject = ${worker.subject} and lease_until > clock_timestamp()
     returning 1`.execute(transaction);
   if (rows.length === 0) throw new AppError("WORKER_NOT_FOUND", "no such worker, or its registration ended");
+}
+
+/** Notes that the worker still runs calls whose silence is timed. */
+async function hear(transaction: QueryExecutorProvider, workerId: string, running: readonly string[]): Promise<void> {
+  if (running.length === 0) return;
+  await sql`update call set heard_at = clock_timestamp()
+    where worker_id = ${workerId} and state = 'dispatched' and heartbeat_timeout_ms is not null
+      and handout_id = any(${[...running]}::uuid[])`.execute(transaction);
 }
 
 /** Frees the places of ended calls that the worker does not run any more: their handlers have stopped. */

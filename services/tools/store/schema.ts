@@ -73,6 +73,10 @@ export interface CallTable {
   digest: string | null;
   arguments: Json<unknown> | null;
   timeout_ms: number;
+  /** How long the worker may say nothing of the call; null for as long as its lease. */
+  heartbeat_timeout_ms: number | null;
+  /** When the worker said something of the call last, since it was handed out. */
+  heard_at: Date | null;
   run_id: string | null;
   traceparent: string;
   request_id: string;

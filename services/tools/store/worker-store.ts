@@ -39,6 +39,8 @@ export interface HandedCall {
   readonly key: string;
   readonly attempt: number;
   readonly deadline: Date;
+  /** How long the worker may say nothing of the call; `undefined` for as long as its lease. */
+  readonly heartbeatTimeoutMs: number | undefined;
   readonly runId: string;
   readonly traceparent: string;
   readonly requestId: string;
