@@ -10,6 +10,8 @@ export interface Condition {
   readonly source: string;
   /** What it names. A path that stands in `has(…)` is named without its last member. */
   readonly references: readonly PlacedReference[];
+  /** Those of them that stand where a bool must stand. */
+  readonly bools: readonly PlacedReference[];
   /**
    * Whether it is true. Bounded: neither an expression nor the data that it
    * walks over can hold the process up for more than some 20 ms.
@@ -43,6 +45,7 @@ export function readCondition(source: string, path: string, problems: Problems):
   return {
     source,
     references: expression.references.map((reference) => ({ reference, path })),
+    bools: expression.bools.map((reference) => ({ reference, path })),
     holds(scope) {
       const result = evaluate(expression, scope);
       if (typeof result === "boolean") return result;

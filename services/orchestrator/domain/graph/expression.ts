@@ -42,6 +42,8 @@ import type { Scope } from "./scope.ts";
 export interface Expression {
   readonly run: Evaluate;
   readonly references: readonly Reference[];
+  /** Those that stand where a bool must stand. */
+  readonly bools: readonly Reference[];
 }
 
 type Evaluate = (frame: Frame) => CelValue;
@@ -76,8 +78,8 @@ export function compileExpression(source: string): Expression | { readonly probl
     if (!valid) return { problem: describe(error) };
     if (type !== "bool" && type !== "dyn") return { problem: `gives ${type}, and must give a bool` };
     const compiler = new Compiler();
-    const run = compiler.compile(parsed.ast);
-    return { run, references: compiler.references };
+    const run = compiler.compileBool(parsed.ast);
+    return { run, references: compiler.references, bools: compiler.bools };
   } catch (thrown) {
     if (thrown instanceof Unsupported) return { problem: thrown.message };
     if (thrown instanceof PatternError) return { problem: `has a pattern that ${thrown.message}` };
@@ -118,7 +120,15 @@ function describe(error: unknown): string {
 /** Turns the syntax tree into functions. Recursion is bounded by the parser's limits on nodes. */
 class Compiler {
   readonly references: Reference[] = [];
+  readonly bools: Reference[] = [];
   readonly #locals: string[] = [];
+
+  /** Compiles what must give a bool. */
+  compileBool(node: ASTNode): Evaluate {
+    const reference = this.#reference(node);
+    if (reference !== undefined) this.bools.push(reference);
+    return this.compile(node);
+  }
 
   compile(node: ASTNode): Evaluate {
     const run = this.#compile(node);
@@ -172,7 +182,9 @@ class Compiler {
         return (frame) => Object.fromEntries(entries.map(([key, value]) => [key, value(frame)]));
       }
       case "?:": {
-        const [condition, yes, no] = node.args.map((arg) => this.compile(arg)) as [Evaluate, Evaluate, Evaluate];
+        const condition = this.compileBool(node.args[0]);
+        const yes = this.compile(node.args[1]);
+        const no = this.compile(node.args[2]);
         return (frame) => (toBool(condition(frame)) ? yes(frame) : no(frame));
       }
       case "&&":
@@ -180,7 +192,7 @@ class Compiler {
       case "||":
         return this.#logic(node.args, true);
       case "!_": {
-        const of = this.compile(node.args);
+        const of = this.compileBool(node.args);
         return (frame) => !toBool(of(frame));
       }
       case "-_": {
@@ -327,7 +339,7 @@ class Compiler {
 
   /** `&&` and `||`: what decides wins, also over a failure of the other side. */
   #logic(args: readonly [ASTNode, ASTNode], decisive: boolean): Evaluate {
-    const [left, right] = [this.compile(args[0]), this.compile(args[1])];
+    const [left, right] = [this.compileBool(args[0]), this.compileBool(args[1])];
     return (frame) => {
       let failure: Failure | undefined;
       try {

@@ -162,5 +162,5 @@ export const graphLimits = {
   /** Of the graph as Protobuf, in bytes. */
   bytes: 1_048_576,
   /** Of all conditions together, in UTF-16 code units. */
-  conditionLength: 65_536,
+  conditionLength: 32_768,
 } as const;

@@ -2,14 +2,15 @@
 export interface Order {
   /** The steps by their indexes. Of no use if there are cycles. */
   readonly sequence: readonly number[];
-  /** Steps that wait for themselves, from one to the next that waits for it; the first is the last. */
+  /** Steps that wait for themselves, from one to the next that waits for it; the first is the last. Some of them, if there are many. */
   readonly cycles: readonly (readonly number[])[];
 }
 
+const maxCycles = 10;
+
 /**
  * Orders steps, keeping the order in which they were given as far as it goes.
- * Linear in steps and dependencies, without recursion; of steps that are in
- * cycles it shows one cycle each at most.
+ * Linear in steps and dependencies, without recursion.
  *
  * @param waitsFor the indexes of the steps that each step waits for
  */
@@ -33,7 +34,7 @@ export function orderSteps(waitsFor: readonly (readonly number[])[]): Order {
       if (state[before] === "new") {
         state[before] = "open";
         path.push({ index: before, next: 0 });
-      } else if (state[before] === "open") {
+      } else if (state[before] === "open" && cycles.length < maxCycles) {
         const from = path.findLastIndex(({ index }) => index === before);
         cycles.push([
           before,

@@ -263,11 +263,7 @@ class PlanReader {
         return this.#step(reference.step, self, path);
       default:
         if (!own.includes(reference.root)) {
-          this.#problems.add(
-            path,
-            `${reference.source}: ${reference.root} is known only in ${ownPlace[reference.root]}`,
-            "reference",
-          );
+          this.#problems.add(path, `${reference.root} is known only in ${ownPlace[reference.root]}`, "reference");
         }
         return undefined;
     }

@@ -1,5 +1,5 @@
 import { AppError } from "../../../runtime/errors/app-error.ts";
-import type { Json } from "../json.ts";
+import type { Json, JsonObject } from "../json.ts";
 import type { Scope } from "./scope.ts";
 
 /** A value that a template or condition names, for example `steps.fetch.output.items[0].id`. */
@@ -72,13 +72,12 @@ export function lookUp(reference: Reference, scope: Scope): Json | undefined {
   return value;
 }
 
-/** A member of an object or an element of an array; undefined if there is none. */
+/** A member of an object, by text, or an element of an array, by number; undefined if there is none. */
 export function memberOf(value: Json, key: string | number): Json | undefined {
   if (typeof value !== "object" || value === null) return undefined;
   if (Array.isArray(value)) return typeof key === "number" ? (value as readonly Json[])[key] : undefined;
   // A plain read would find what every object inherits.
-  const name = String(key);
-  return Object.hasOwn(value, name) ? (value as Readonly<Record<string, Json>>)[name] : undefined;
+  return typeof key === "string" && Object.hasOwn(value, key) ? (value as JsonObject)[key] : undefined;
 }
 
 function rootValue({ root, step }: Reference, scope: Scope): Json | undefined {
