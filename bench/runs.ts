@@ -9,7 +9,7 @@ import { describeMachine } from "./runs/machine.ts";
 import { type Options, type Part, parseOptions, parts, usage } from "./runs/options.ts";
 import { installPeers } from "./runs/peer-packages.ts";
 import { restate } from "./runs/restate.ts";
-import { comparisonsOf, loadTable, type Results } from "./runs/results.ts";
+import { comparisonsOf, loadTable, type Results, systemsOf } from "./runs/results.ts";
 import { keepDataIn } from "./runs/scratch.ts";
 import { measureTimers } from "./runs/timers.ts";
 
@@ -74,10 +74,11 @@ for (const part of parts) {
   }
 }
 
-say(`\n${textTable(loadTable(results))}\n`);
+if (systemsOf(results).length > 0) say(`\n${textTable(loadTable(results))}\n`);
 say(`took ${Math.round((Date.now() - startedAt.getTime()) / 1_000)} s`);
 if (options.isWhole && process.exitCode === undefined) say(`written: ${(await writeDocs(results)).join(", ")}`);
-printReport(comparisonsOf(results));
+const comparisons = comparisonsOf(results);
+if (comparisons.length > 0) printReport(comparisons);
 
 function compareWhole(contestant: Contestant, rounds: number) {
   return withStarted(contestant, (started) => compare(contestant, started, comparing(options.loads, rounds)));
