@@ -1,11 +1,10 @@
-import { setTimeout as delay } from "node:timers/promises";
-import { CadreError } from "@cadre/sdk";
 import { type Failpoint, failpoints as places } from "../../services/runtime/failpoint/failpoint.ts";
 import type { Topology } from "../support/cadre.ts";
 import { describeVerdict, type Verdict } from "../support/checker.ts";
 import { type FailpointAction, type Failpoints, openFailpoints } from "../support/failpoints.ts";
 import { reach, say, seededRandom } from "../support/fault-driver.ts";
 import { type FaultWorld, startFaultWorld } from "../support/fault-world.ts";
+import { insist } from "../support/insist.ts";
 import { openAiTestKey, startOpenAiServer } from "../support/openai-server.ts";
 import { modelWorkload, turnWorkload } from "../support/turn-workload.ts";
 
@@ -156,6 +155,7 @@ class Scene {
 
   /** Has a place fail, and waits until the server serves again and the runs of the scene have ended. */
   async play(name: Failpoint, action: FailpointAction, nth: number): Promise<void> {
+    const what = `${name} ${action}`;
     const before = this.#points.fired().length;
     const isDone = (): boolean =>
       this.#points
@@ -164,29 +164,24 @@ class Scene {
         .some((fired) => fired.name === name);
     const order = { name, action, nth };
     const trigger = triggers[name];
-    this.#world.note(`${name} ${action}`);
-    if (trigger === "start") {
-      this.#points.armAtStart(order);
-      const run = this.#run("run");
-      await this.#world.restartServer();
-      // What dies in its start was started again; what dies a little later is not yet.
-      await this.#untilDone(name, action, isDone);
-      await run;
-      return;
-    }
-    const pids = this.#topology === "dev" ? [this.#world.server.pid] : await this.#owners();
+    this.#world.note(what);
+    const pids = trigger === "start" ? [] : await this.#owners();
     for (const pid of pids) {
       if (trigger === "lost-commit") await this.#points.arm(pid, { name: "journal.append", action: "lose", nth: 1 });
       await this.#points.arm(pid, order);
     }
+    let run: Promise<void> = Promise.resolve();
     switch (trigger) {
-      case "stop": {
-        const run = this.#run("run");
+      case "start":
+        this.#points.armAtStart(order);
+        run = this.#run("run");
+        await this.#world.restartServer();
+        break;
+      case "stop":
+        run = this.#run("run");
         await this.#world.server.stop();
         await this.#world.restartServer();
-        await run;
         break;
-      }
       case "worker":
         await this.#world.killWorker(0);
         break;
@@ -196,10 +191,12 @@ class Scene {
         break;
       }
       default:
-        await this.#runUntil(trigger === "cancel" || trigger === "model" ? trigger : "run", name, action, isDone);
+        await this.#runUntil(trigger === "cancel" || trigger === "model" ? trigger : "run", what, isDone);
     }
-    await this.#untilDone(name, action, isDone);
-    // Of two that were armed one may not have come there.
+    await reach(what, isDone, { timeoutMs: firedWithinMs, everyMs: 5 });
+    await this.#revive();
+    await run;
+    // Of two that were told one may not have come there.
     for (const pid of this.#topology === "mesh" ? this.#world.orchestrators() : []) {
       await this.#points.arm(pid, { ...order, nth: 0 }).catch((error: NodeJS.ErrnoException) => {
         if (error.code !== "ENOENT" && error.code !== "ECONNREFUSED") throw error; // killed meanwhile
@@ -208,27 +205,21 @@ class Scene {
   }
 
   /** Starts runs, one after the other, until the place was reached. */
-  async #runUntil(
-    kind: keyof Scene["counts"],
-    name: Failpoint,
-    action: FailpointAction,
-    isDone: () => boolean,
-  ): Promise<void> {
+  async #runUntil(kind: keyof Scene["counts"], what: string, isDone: () => boolean): Promise<void> {
     const deadline = performance.now() + firedWithinMs;
     while (!isDone() && performance.now() < deadline) {
       const run = this.#run(kind);
       run.catch(() => undefined); // thrown below
-      await Promise.race([run, this.#untilDone(name, action, isDone)]);
+      await Promise.race([run, reach(what, isDone, { timeoutMs: firedWithinMs, everyMs: 5 })]);
+      if (isDone()) await this.#revive();
       await run;
     }
   }
 
-  /** Waits until it happened; a server that died of it is started again. */
-  async #untilDone(name: Failpoint, action: FailpointAction, isDone: () => boolean): Promise<void> {
-    await reach(`${name} ${action}`, isDone, { timeoutMs: firedWithinMs, everyMs: 5 });
-    if (this.#topology === "mesh" || !action.startsWith("exit")) return;
-    const died = this.#points.fired().at(-1)?.pid;
-    if (died === this.#world.server.pid) await this.#world.restartServer();
+  /** Starts the server again if it has died of what it was told. */
+  async #revive(): Promise<void> {
+    const last = this.#points.fired().at(-1);
+    if (last?.pid === this.#world.server.pid && last.action.startsWith("exit")) await this.#world.restartServer();
   }
 
   /** One run from its start to its end. */
@@ -246,8 +237,9 @@ class Scene {
     if (state === "open") say(`${run} has not ended after a minute`);
   }
 
-  /** The two orchestrators of the mesh, as soon as both can be told something. */
+  /** The processes that own shards and can be told something: the server, or both orchestrators of the mesh. */
   async #owners(): Promise<readonly number[]> {
+    if (this.#topology === "dev") return [this.#world.server.pid];
     let pids: readonly number[] = [];
     await reach("two orchestrators", async () => {
       pids = this.#world.orchestrators();
@@ -259,17 +251,5 @@ class Scene {
       return owning.length === 2;
     });
     return pids;
-  }
-}
-
-/** Makes a call until it is answered. */
-async function insist<T>(call: () => Promise<T>): Promise<T> {
-  for (let tries = 1; ; tries += 1) {
-    try {
-      return await call();
-    } catch (error) {
-      if (!(error instanceof CadreError) || !error.retryable || tries === 100) throw error;
-      await delay(100);
-    }
   }
 }

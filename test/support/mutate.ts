@@ -1,4 +1,5 @@
 import { existsSync } from "node:fs";
+import type pg from "pg";
 import { InfrastructureError } from "./fault-driver.ts";
 import { readLines } from "./ledger.ts";
 
@@ -21,10 +22,56 @@ export const mutations = {
       replace: "      idempotencyKey: `${call.stepId}-${crypto.randomUUID()}`,\n",
     },
   ],
+  /** A process that was replaced does not notice; see `functionMutations` for the store's side. */
+  "no fence in the process": [
+    {
+      module: "services/orchestrator/app/ownership.ts",
+      find: '    this.#expiry = setTimeout(() => this.lost("expired"), Math.max(0, this.#state.leaseUntilMs - performance.now()));\n',
+      replace: "",
+    },
+    {
+      module: "services/orchestrator/app/ownership.ts",
+      find: '      this.lost("fenced");\n',
+      replace: "",
+    },
+  ],
 } as const satisfies Readonly<Record<string, readonly Edit[]>>;
 
-/** A negative control's name. */
-export type Mutation = keyof typeof mutations;
+/** The same for functions in the database, once they are there. */
+export const functionMutations = {
+  /** A writer that was replaced is not refused. */
+  "no fence in append": {
+    name: "append",
+    edits: [
+      {
+        find: "where writer = w and not fenced and batch = expected_batch and lease_until > clock_timestamp()",
+        replace: "where writer = w and batch = expected_batch",
+      },
+      {
+        find: "if found_count <> cardinality(shards) then raise 'a shard is lost' using errcode = 'CF001'; end if;",
+        replace: "",
+      },
+    ],
+  },
+} as const satisfies Readonly<Record<string, FunctionMutation>>;
+
+/** A function of the orchestrator's schema, and what is changed in it. */
+export interface FunctionMutation {
+  readonly name: string;
+  readonly edits: readonly Omit<Edit, "module">[];
+}
+
+/** Changes a function in the database. Throws InfrastructureError unless each piece is there exactly once. */
+export async function mutateFunction(database: pg.Client, { name, edits }: FunctionMutation): Promise<void> {
+  const { rows } = await database.query<{ text: string }>("select pg_get_functiondef($1::regproc) as text", [name]);
+  let text = rows[0]?.text ?? "";
+  for (const { find, replace } of edits) {
+    const pieces = text.split(find);
+    if (pieces.length !== 2) throw new InfrastructureError(`${name} has ${pieces.length - 1} of: ${find}`);
+    text = pieces.join(replace);
+  }
+  await database.query(text);
+}
 
 /**
  * The environment of a process whose source is changed; its children inherit it.

@@ -1,6 +1,7 @@
 import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { type Cadre, CadreError, type SessionEvent, TurnState } from "@cadre/sdk";
 import type { RunHistory } from "./checker.ts";
+import { insist } from "./insist.ts";
 import type { Workload } from "./workload.ts";
 
 const states = {
@@ -77,10 +78,10 @@ const turnHistory: Workload["history"] = async (cadre, id, signal) => {
 
 /** What stands behind the end, where nothing may be. */
 async function later(cadre: Cadre, id: string, after: number): Promise<readonly SessionEvent[]> {
-  const { session } = await cadre.sessions.get(id);
+  const { session } = await insist(() => cadre.sessions.get(id));
   const events: SessionEvent[] = [];
   if (session.lastSeq <= BigInt(after)) return events;
-  const signal = AbortSignal.timeout(10_000);
+  const signal = AbortSignal.timeout(60_000);
   for await (const event of cadre.sessions.events(id, { afterSeq: BigInt(after), signal })) {
     events.push(event);
     if (event.seq >= session.lastSeq) break;
