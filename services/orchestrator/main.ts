@@ -1,6 +1,8 @@
+import { join } from "node:path";
 import { AuthenticationService } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import { ServingState } from "@cadre/gen/cadre/gateway/v1/health_pb";
 import { ToolExecutionService } from "@cadre/gen/cadre/tools/v1/tool_pb";
+import { createFileBlobStore } from "../runtime/blob/file-blob-store.ts";
 import { createEventCodec } from "../runtime/bus/envelope.ts";
 import { openPostgresEventBus } from "../runtime/bus/postgres-event-bus.ts";
 import { startRelay } from "../runtime/bus/relay.ts";
@@ -50,6 +52,7 @@ export const startOrchestrator: StartService<OrchestratorConfig> = async (platfo
   const changes = createChangeFeed({ client: authentication, processId: platform.processId, log });
   const { engine, implementations } = createOrchestrator({
     database,
+    blobs: await createFileBlobStore(join(platform.dataDirectory, "blobs")),
     models,
     defaultModel: config.CADRE_DEFAULT_MODEL,
     tools: createToolRunner(platform.client(self, "tools", ToolExecutionService), log),

@@ -3,6 +3,7 @@ import { ModelService } from "@cadre/gen/cadre/orchestrator/v1/model_pb";
 import { SessionService } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
 import type { Meter, Tracer } from "@opentelemetry/api";
 import { withBoundaries } from "../runtime/failpoint/failpoint.ts";
+import type { BlobStore } from "../runtime/blob/blob-store.ts";
 import type { Limits } from "../runtime/identity/limits.ts";
 import type { PrincipalCheck } from "../runtime/identity/principal-check.ts";
 import type { Logger } from "../runtime/log/log.ts";
@@ -18,16 +19,20 @@ import { agentHandlers } from "./rpc/agent-handlers.ts";
 import { modelHandlers } from "./rpc/model-handlers.ts";
 import { sessionHandlers } from "./rpc/session-handlers.ts";
 import type { AppendStore } from "./store/append-store.ts";
+import { createPayloads } from "./store/payloads.ts";
 import { PostgresInboxStore } from "./store/inbox-store.ts";
 import { type OwnershipStore, PostgresOwnershipStore } from "./store/ownership-store.ts";
 import { PostgresAgentStore } from "./store/postgres-agent-store.ts";
 import { PostgresAppendStore } from "./store/postgres-append-store.ts";
+import { PostgresRunStore } from "./store/postgres-run-store.ts";
 import { PostgresSessionStore } from "./store/postgres-session-store.ts";
 import type { OrchestratorSchema } from "./store/schema.ts";
 
 export interface OrchestratorOptions {
   /** Migrated. */
   readonly database: Database<OrchestratorSchema>;
+  /** Where values go that are too large for an entry. */
+  readonly blobs: BlobStore;
   readonly models: ModelCatalog;
   readonly defaultModel: string;
   readonly tools: ToolRunner;
@@ -67,6 +72,7 @@ export function createOrchestrator(options: OrchestratorOptions): Orchestrator {
   });
   const agents = new PostgresAgentStore(database);
   const append = new PostgresAppendStore(database);
+  const agentDeps = { agents, models, defaultModel };
   const engine = new Engine({
     services: {
       models,
@@ -74,11 +80,15 @@ export function createOrchestrator(options: OrchestratorOptions): Orchestrator {
       principals,
       limits,
       sessions,
+      runs: new PostgresRunStore(database),
+      payloads: createPayloads(database, options.blobs),
+      defaultModel,
       metrics: createTurnMetrics(meter),
       tracer,
       log: log.child({ component: "engine" }),
       now: options.now ?? Date.now,
     },
+    pins: { ...agentDeps, tools },
     append: options.wrapAppendStore?.(append) ?? append,
     ownership: withBoundaries(options.ownership ?? new PostgresOwnershipStore(database), {
       register: "writer.register",
@@ -99,7 +109,6 @@ export function createOrchestrator(options: OrchestratorOptions): Orchestrator {
     ...(options.maxUnrelayedEntries === undefined ? {} : { maxUnrelayedEntries: options.maxUnrelayedEntries }),
   });
   observeEngine(meter, engine);
-  const agentDeps = { agents, models, defaultModel };
   const sessionDeps = {
     ...agentDeps,
     sessions,

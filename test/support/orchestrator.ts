@@ -1,3 +1,6 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { Role } from "@cadre/gen/cadre/credentials/v1/api_key_pb";
 import { type Principal, PrincipalKind, PrincipalSchema } from "@cadre/gen/cadre/credentials/v1/identity_pb";
@@ -17,6 +20,7 @@ import type { AppendStore } from "../../services/orchestrator/store/append-store
 import { migrations } from "../../services/orchestrator/store/migrations/index.ts";
 import type { OwnershipStore } from "../../services/orchestrator/store/ownership-store.ts";
 import type { OrchestratorSchema } from "../../services/orchestrator/store/schema.ts";
+import { createFileBlobStore } from "../../services/runtime/blob/file-blob-store.ts";
 import { AppError, type FailureReason } from "../../services/runtime/errors/app-error.ts";
 import { toAppError, toConnectError } from "../../services/runtime/errors/failure.ts";
 import { newId } from "../../services/runtime/ids/id.ts";
@@ -74,7 +78,12 @@ export function testPrincipal(orgId: string = newId("org")): Principal {
 }
 
 /** What limits are unless a test says otherwise. */
-const testLimits: Readonly<Record<string, number>> = { sessions: 10_000, concurrent_turns: 10_000, queued_turns: 16 };
+const testLimits: Readonly<Record<string, number>> = {
+  sessions: 10_000,
+  concurrent_turns: 10_000,
+  queued_turns: 16,
+  open_runs: 1_000_000,
+};
 
 /** Migrates the database. */
 export async function migrateOrchestrator(databaseUrl: string): Promise<void> {
@@ -101,8 +110,10 @@ export async function startTestOrchestrator(
   });
   const toolClient = createClient(ToolExecutionService, mesh.transport("tools", []));
   const models = options.models ?? [createScriptedModel()];
+  const blobs = await mkdtemp(join(tmpdir(), "cadre-blobs-"));
   const orchestrator = createOrchestrator({
     database,
+    blobs: await createFileBlobStore(blobs),
     models: createModelCatalog(models),
     defaultModel: options.defaultModel ?? models[0]?.name ?? "scripted",
     tools: createToolRunner(toolClient, log),
@@ -143,6 +154,7 @@ export async function startTestOrchestrator(
         await orchestrator.engine.stop();
         await mesh.close();
         await database.close();
+        await rm(blobs, { recursive: true, force: true });
       })();
       return stopped;
     },
@@ -151,6 +163,7 @@ export async function startTestOrchestrator(
 
 /** Takes part without a writer, so that the others do not count it either. */
 const owningNothing: OwnershipStore = {
+  clock: async () => Date.now(),
   register: async () => -1n,
   claim: async () => ({ shards: new Map(), fairShare: 64 }),
   release: async (_writer, shards) => shards,

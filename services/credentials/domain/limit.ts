@@ -13,6 +13,7 @@ export interface LimitDefinition {
  */
 export const limitDefinitions = {
   sessions: { description: "Sessions that exist at once", default: 200, max: 1_000_000 },
+  open_runs: { description: "Runs of graphs that have not ended", default: 1_000, max: 1_000_000 },
   concurrent_turns: { description: "Turns that run at once", default: 20, max: 10_000 },
   queued_turns: { description: "Turns that wait in one session", default: 16, max: 1_000 },
   agents: { description: "Agents that are registered", default: 1_000, max: 100_000 },

@@ -1,11 +1,11 @@
 /**
- * The orchestrator's engine in one process: which sessions it owns, their
- * actors, and how commands find the owner. Invariants:
+ * The orchestrator's engine in one process: which roots it owns (sessions, and
+ * runs without one), their actors, and how commands find the owner. Invariants:
  *
- * 1. An actor exists only for a session whose shard is owned, at the epoch at
+ * 1. An actor exists only for a root whose shard is owned, at the epoch at
  *    which it is owned; what it writes is refused by the store otherwise.
- * 2. A session whose journal has open runs has an actor soon after its shard
- *    came; the others get one when they are needed, and lose it when idle.
+ * 2. A root in which something is under way has an actor soon after its shard
+ *    came; the others get one when they are needed or due, and lose it when idle.
  * 3. A command is answered by the owner or stays in the inbox; the process that
  *    took it never answers in the owner's place.
  */
@@ -15,19 +15,29 @@ import { type Command, type CommandReply, CommandSchema } from "@cadre/gen/cadre
 import { AppError } from "../../runtime/errors/app-error.ts";
 import { newId, toUuid } from "../../runtime/ids/id.ts";
 import type { Database } from "../../runtime/postgres/database.ts";
+import { limitExceeded } from "../domain/limit.ts";
 import { shardOf } from "../domain/shard.ts";
 import type { AppendStore } from "../store/append-store.ts";
 import { Committer, type CommitterStatus } from "../store/committer.ts";
 import { type InboxStore, inboxChannel } from "../store/inbox-store.ts";
 import type { OwnershipStore } from "../store/ownership-store.ts";
 import { everySession, noteOf } from "../store/postgres-append-store.ts";
+import type { RootState } from "../store/run-store.ts";
 import { decodeReply } from "./command-reply.ts";
+import { DatabaseClock } from "./database-clock.ts";
 import { EventFeed } from "./event-feed.ts";
+import { OpenRunCounts } from "./graph/open-run-counts.ts";
+import { findStarted, prepareRun, type RunStart } from "./graph/prepare-run.ts";
+import type { PinSources } from "./graph/resolve-pins.ts";
+import { RunActor, type RunActorServices } from "./graph/run-actor.ts";
 import { Ownership } from "./ownership.ts";
 import { type ActorServices, SessionActor } from "./session-actor.ts";
+import { Waker } from "./waker.ts";
 
 export interface EngineOptions {
-  readonly services: Omit<ActorServices, "accepting">;
+  readonly services: Omit<ActorServices, "accepting"> & Omit<RunActorServices, "now">;
+  /** Where what graphs name is looked up when their runs start. */
+  readonly pins: PinSources;
   readonly append: AppendStore;
   readonly ownership: OwnershipStore;
   readonly inbox: InboxStore;
@@ -49,6 +59,9 @@ export interface EngineStatus extends CommitterStatus {
   readonly readers: number;
 }
 
+type Actor = SessionActor | RunActor;
+type RootKind = Actor["kind"];
+
 /** How long a stop waits for changes to be stored, in milliseconds. */
 const stopWaitMs = 5_000;
 const inboxPage = 256;
@@ -66,12 +79,16 @@ export class Engine {
   readonly feed = new EventFeed();
   readonly #options: EngineOptions;
   readonly #services: ActorServices;
+  readonly #runServices: RunActorServices;
   readonly #ownership: Ownership;
-  readonly #actors = new Map<string, SessionActor>();
-  readonly #loading = new Map<string, Promise<SessionActor | undefined>>();
+  readonly #clock = new DatabaseClock();
+  readonly #waker: Waker;
+  readonly #actors = new Map<string, Actor>();
+  readonly #loading = new Map<string, Promise<Actor | undefined>>();
   readonly #closing = new Map<string, Promise<void>>();
   readonly #replies = new Map<string, Set<() => void>>();
   readonly #stopping = new AbortController();
+  readonly #counts: OpenRunCounts;
   #committer: Committer | undefined;
   #unlisten: (() => Promise<void>)[] = [];
   #sweep: NodeJS.Timeout | undefined;
@@ -82,12 +99,22 @@ export class Engine {
   constructor(options: EngineOptions) {
     this.#options = options;
     this.#services = { ...options.services, accepting: new Map() };
+    this.#runServices = { ...options.services, now: this.#clock.now };
+    this.#waker = new Waker({
+      runs: options.services.runs,
+      shards: () => [...(this.#ownership.tenure?.shards.keys() ?? [])],
+      now: this.#clock.now,
+      log: options.services.log,
+      wake: (rootUuid) => this.#wakeRoot(rootUuid),
+    });
+    this.#counts = new OpenRunCounts((orgUuid, most) => options.services.runs.countOpen(orgUuid, most));
     this.#ownership = new Ownership({
       store: options.ownership,
       process: options.process,
       leaseMs: options.leaseMs,
       previousAreDead: options.previousWritersAreDead,
       log: options.services.log,
+      clock: this.#clock,
       onWriter: (writer) => this.#beginWriter(writer),
       onGained: (shards) => this.#gained(shards),
       onLost: (why) => this.#lost(why),
@@ -167,6 +194,7 @@ export class Engine {
     this.#stopping.abort();
     clearInterval(this.#sweep);
     for (const unlisten of this.#unlisten) await unlisten();
+    await this.#waker.stop();
     const committer = this.#committer;
     // A store that does not answer must not keep the process: what is not stored by then goes on elsewhere.
     const late = setTimeout(() => committer?.fence(), stopWaitMs);
@@ -179,19 +207,21 @@ export class Engine {
   }
 
   /**
-   * Has a command executed by the owner of its session, wherever that is. A
-   * session of another org than the command's principal is not found.
+   * Has a command executed by the owner of its root, wherever that is. A root
+   * of another org than the command's principal is not found.
    *
+   * @param rootId of a session or of a root run
    * @throws AppError why it was refused; DEADLINE_EXCEEDED or CANCELLED with the signal, although it may still be executed
    */
-  async dispatch(sessionId: string, command: Command, signal: AbortSignal): Promise<CommandReply> {
-    const sessionUuid = toUuid("ses", sessionId);
+  async dispatch(rootId: string, command: Command, signal: AbortSignal): Promise<CommandReply> {
+    const kind = kindOf(command);
+    const rootUuid = toUuid(kind === "session" ? "ses" : "run", rootId);
     const orgUuid = toUuid("org", command.principal?.orgId ?? "");
     for (let tries = 0; tries < 3; tries += 1) {
       if (this.#stopping.signal.aborted) throw new AppError("SHUTTING_DOWN", "the process is shutting down");
-      const actor = await untilAborted(this.#actorOf(sessionUuid), signal);
+      const actor = await untilAborted(this.#actorOf(rootUuid, kind), signal);
       if (actor === "elsewhere") break;
-      if (actor?.orgUuid !== orgUuid) throw new AppError("SESSION_NOT_FOUND", "no such session");
+      if (actor?.orgUuid !== orgUuid) throw notFound(kind);
       try {
         const reply = await untilAborted(actor.execute(command), signal);
         if (reply !== undefined) return reply;
@@ -200,13 +230,74 @@ export class Engine {
         if (!(error instanceof AppError) || error.reason !== "FENCED") throw error;
       }
     }
-    if ((await this.#services.sessions.find(orgUuid, sessionUuid)) === undefined) {
-      throw new AppError("SESSION_NOT_FOUND", "no such session");
-    }
-    return await this.#viaInbox(orgUuid, sessionUuid, command, signal);
+    const { sessions, runs } = this.#options.services;
+    const known = kind === "session" ? await sessions.find(orgUuid, rootUuid) : await runs.locate(orgUuid, rootUuid);
+    if (known === undefined) throw notFound(kind);
+    return await this.#viaInbox(orgUuid, rootUuid, command, signal);
   }
 
-  async #viaInbox(orgUuid: string, sessionUuid: string, command: Command, signal: AbortSignal): Promise<CommandReply> {
+  /**
+   * Starts a run of a graph, in a shard that this process owns. The same key
+   * again gives the run that it started.
+   *
+   * @throws AppError what `prepareRun` throws; LIMIT_EXCEEDED, BACKPRESSURE, UNAVAILABLE while no shard is owned
+   */
+  async startRun(start: RunStart, signal: AbortSignal): Promise<CommandReply> {
+    const { runs } = this.#options.services;
+    const before = await findStarted(runs, start);
+    if (before !== undefined) return before;
+    const orgUuid = toUuid("org", start.principal.orgId);
+    await this.#assertOpenRuns(start.principal.orgId, orgUuid);
+    for (;;) {
+      if (this.#stopping.signal.aborted) throw new AppError("SHUTTING_DOWN", "the process is shutting down");
+      const committer = this.#committer;
+      const place = this.#placeForRun();
+      if (committer === undefined || place === undefined) {
+        throw new AppError("UNAVAILABLE", "the process owns nothing yet", { retryAfterMs: 500 });
+      }
+      committer.assertRoom();
+      const { accepted, bodies, reply, answered } = await prepareRun(this.#options.pins, start, place.runId, signal);
+      if (this.#committer !== committer) continue;
+      const actor = this.#runActor(committer, place.epoch, {
+        rootId: place.runUuid,
+        orgId: orgUuid,
+        shard: shardOf(place.runUuid),
+        open: [],
+        damaged: [],
+      });
+      this.#counts.started(orgUuid);
+      try {
+        await actor.start(accepted, bodies, answered === undefined ? {} : { answered });
+        return reply;
+      } catch (error) {
+        void this.#close(place.runUuid, actor);
+        // Somebody with the same key was faster.
+        const taken = error instanceof AppError && error.reason === "IDEMPOTENCY_IN_PROGRESS";
+        const stored = taken ? await findStarted(runs, start) : undefined;
+        if (stored !== undefined) return stored;
+        throw error;
+      }
+    }
+  }
+
+  async #assertOpenRuns(orgId: string, orgUuid: string): Promise<void> {
+    const most = await this.#options.services.limits.get(orgId, "open_runs");
+    const open = await this.#counts.open(orgUuid, most);
+    if (open >= most) throw limitExceeded(orgUuid, "open_runs", most);
+  }
+
+  /** An id for a new root run, whose shard is ours. */
+  #placeForRun(): { readonly runId: string; readonly runUuid: string; readonly epoch: bigint } | undefined {
+    if ((this.#ownership.tenure?.shards.size ?? 0) === 0) return undefined;
+    for (;;) {
+      const runId = newId("run");
+      const runUuid = toUuid("run", runId);
+      const epoch = this.#ownership.epochOf(shardOf(runUuid));
+      if (epoch !== undefined) return { runId, runUuid, epoch };
+    }
+  }
+
+  async #viaInbox(orgUuid: string, rootUuid: string, command: Command, signal: AbortSignal): Promise<CommandReply> {
     const { inbox } = this.#options;
     const commandId = toUuid("req", newId("req"));
     let wake: () => void = () => undefined;
@@ -216,7 +307,7 @@ export class Engine {
     waiters.add(woken);
     this.#replies.set(note, waiters);
     try {
-      await inbox.put(orgUuid, { commandId, rootId: sessionUuid, body: toBinary(CommandSchema, command) });
+      await inbox.put(orgUuid, { commandId, rootId: rootUuid, body: toBinary(CommandSchema, command) });
       // The owner may be this process by now, or nobody yet.
       void this.#readInbox();
       for (;;) {
@@ -240,7 +331,10 @@ export class Engine {
       store: append,
       writer,
       log: services.log,
-      onStored: (sessionId, events) => this.feed.publish(sessionId, events),
+      onStored: (rootUuid, events, runUuids) => {
+        if (events.length > 0) this.feed.publish(rootUuid, events);
+        for (const runUuid of runUuids) this.feed.wake(runUuid);
+      },
       onBatch: () => this.#onStored(),
       onFenced: () => this.#ownership.lost("fenced"),
       renewLease: () => this.#ownership.tick(),
@@ -253,6 +347,16 @@ export class Engine {
     const committer = this.#committer;
     void this.#resume([...shards.keys()], committer);
     void this.#readInbox();
+    void this.#waker.look();
+  }
+
+  async #wakeRoot(rootUuid: string): Promise<void> {
+    try {
+      const actor = await this.#actorOf(rootUuid, "run");
+      if (actor !== "elsewhere" && actor?.kind === "run") actor.wake();
+    } catch (error) {
+      this.#options.services.log.warn({ err: error, rootUuid }, "a run that is due cannot be loaded yet");
+    }
   }
 
   /** 2: goes on with the runs that are open in shards that came. */
@@ -262,15 +366,17 @@ export class Engine {
       if (this.#committer !== committer || this.#stopping.signal.aborted) return;
       try {
         const owned = shards.filter((shard) => this.#ownership.epochOf(shard) !== undefined);
-        const open = [...(await services.sessions.listOpen(owned))];
+        const open: { readonly uuid: string; readonly kind: RootKind }[] = [];
+        for (const uuid of await services.sessions.listOpen(owned)) open.push({ uuid, kind: "session" });
+        for (const uuid of await services.runs.listRunning(owned)) open.push({ uuid, kind: "run" });
         const failed: string[] = [];
         const load = async (): Promise<void> => {
-          for (let sessionUuid = open.pop(); sessionUuid !== undefined; sessionUuid = open.pop()) {
+          for (let root = open.pop(); root !== undefined; root = open.pop()) {
             try {
-              await this.#actorOf(sessionUuid);
+              await this.#actorOf(root.uuid, root.kind);
             } catch (error) {
-              services.log.error({ err: error, sessionUuid }, "a session with an open run cannot be loaded");
-              if (error instanceof AppError && error.reason === "UNAVAILABLE") failed.push(sessionUuid);
+              services.log.error({ err: error, rootUuid: root.uuid }, "an open run cannot be loaded");
+              if (error instanceof AppError && error.reason === "UNAVAILABLE") failed.push(root.uuid);
             }
           }
         };
@@ -292,7 +398,7 @@ export class Engine {
 
   #idleOf(shards: readonly number[]): readonly number[] {
     const busy = new Set<number>();
-    for (const actor of this.#actors.values()) if (!actor.idle) busy.add(shardOf(actor.sessionUuid));
+    for (const actor of this.#actors.values()) if (!actor.idle) busy.add(shardOf(rootUuidOf(actor)));
     for (const sessionUuid of this.#loading.keys()) busy.add(shardOf(sessionUuid));
     return shards.filter((shard) => !busy.has(shard));
   }
@@ -317,7 +423,7 @@ export class Engine {
   }
 
   /** Drops an actor. The next one of the session waits until it is gone. */
-  #close(sessionUuid: string, actor: SessionActor): Promise<void> {
+  #close(sessionUuid: string, actor: Actor): Promise<void> {
     if (this.#actors.get(sessionUuid) === actor) this.#actors.delete(sessionUuid);
     const closing = actor.close().finally(() => {
       if (this.#closing.get(sessionUuid) === closing) this.#closing.delete(sessionUuid);
@@ -326,29 +432,29 @@ export class Engine {
     return closing;
   }
 
-  async #actorOf(sessionUuid: string): Promise<SessionActor | "elsewhere" | undefined> {
-    const known = this.#actors.get(sessionUuid);
+  async #actorOf(rootUuid: string, kind: RootKind): Promise<Actor | "elsewhere" | undefined> {
+    const known = this.#actors.get(rootUuid);
     if (known !== undefined) return known;
-    if (this.#ownership.epochOf(shardOf(sessionUuid)) === undefined) return "elsewhere";
-    let loading = this.#loading.get(sessionUuid);
+    if (this.#ownership.epochOf(shardOf(rootUuid)) === undefined) return "elsewhere";
+    let loading = this.#loading.get(rootUuid);
     if (loading === undefined) {
-      loading = this.#load(sessionUuid).finally(() => this.#loading.delete(sessionUuid));
-      this.#loading.set(sessionUuid, loading);
+      loading = (kind === "session" ? this.#loadSession(rootUuid) : this.#loadRun(rootUuid)).finally(() =>
+        this.#loading.delete(rootUuid),
+      );
+      this.#loading.set(rootUuid, loading);
     }
     const actor = await loading;
     if (actor !== undefined) return actor;
-    return this.#ownership.epochOf(shardOf(sessionUuid)) === undefined ? "elsewhere" : undefined;
+    return this.#ownership.epochOf(shardOf(rootUuid)) === undefined ? "elsewhere" : undefined;
   }
 
-  async #load(sessionUuid: string): Promise<SessionActor | undefined> {
+  async #loadSession(sessionUuid: string): Promise<SessionActor | undefined> {
     await this.#closing.get(sessionUuid);
     const committer = this.#committer;
     const epoch = this.#ownership.epochOf(shardOf(sessionUuid));
     if (committer === undefined || epoch === undefined) return undefined;
     const state = await this.#services.sessions.load(sessionUuid);
-    // 1: it may have moved meanwhile.
-    if (state === undefined || this.#committer !== committer) return undefined;
-    if (this.#ownership.epochOf(state.session.shard) !== epoch || this.#stopping.signal.aborted) return undefined;
+    if (state === undefined || !this.#isStillOurs(committer, state.session.shard, epoch)) return undefined;
     const actor: SessionActor = new SessionActor({
       services: this.#services,
       committer,
@@ -365,23 +471,59 @@ export class Engine {
     return actor;
   }
 
-  /** Drops an actor that cannot go on, and reads its session anew if it is still ours. */
-  async #revive(sessionUuid: string, actor: SessionActor): Promise<void> {
-    await this.#close(sessionUuid, actor);
+  async #loadRun(rootUuid: string): Promise<RunActor | undefined> {
+    await this.#closing.get(rootUuid);
+    const committer = this.#committer;
+    const epoch = this.#ownership.epochOf(shardOf(rootUuid));
+    if (committer === undefined || epoch === undefined) return undefined;
+    const state = await this.#runServices.runs.load(rootUuid);
+    if (state === undefined || !this.#isStillOurs(committer, state.shard, epoch)) return undefined;
+    const actor = this.#runActor(committer, epoch, state);
+    await actor.resume(committer.writer);
+    return actor;
+  }
+
+  /** 1: it may have moved while it was read. */
+  #isStillOurs(committer: Committer, shard: number, epoch: bigint): boolean {
+    return this.#committer === committer && this.#ownership.epochOf(shard) === epoch && !this.#stopping.signal.aborted;
+  }
+
+  #runActor(committer: Committer, epoch: bigint, state: RootState): RunActor {
+    const actor: RunActor = new RunActor({
+      services: this.#runServices,
+      committer,
+      epoch,
+      state,
+      onWake: (atMs) => this.#waker.at(atMs),
+      onBroken: () => void this.#revive(state.rootId, actor),
+      onQuiet: () => {
+        // Whatever it waits for finds it in the store.
+        if (this.#actors.get(state.rootId) === actor && !this.#loading.has(state.rootId))
+          void this.#close(state.rootId, actor);
+      },
+      onEnded: () => this.#counts.ended(state.orgId),
+    });
+    this.#actors.set(state.rootId, actor);
+    return actor;
+  }
+
+  /** Drops an actor that cannot go on, and reads its root anew if it is still ours. */
+  async #revive(rootUuid: string, actor: Actor): Promise<void> {
+    await this.#close(rootUuid, actor);
     // Whatever broke it may break it again: not as fast as the machine can.
     await delay(reviveMs, undefined, { ref: false });
     if (this.#stopping.signal.aborted) return;
     try {
-      await this.#actorOf(sessionUuid);
+      await this.#actorOf(rootUuid, actor.kind);
     } catch (error) {
-      this.#options.services.log.error({ err: error, sessionUuid }, "a session cannot be read anew");
+      this.#options.services.log.error({ err: error, rootUuid }, "a session or run cannot be read anew");
     }
   }
 
   #dropIdle(): void {
     const before = performance.now() - idleActorMs;
-    for (const [sessionUuid, actor] of this.#actors) {
-      if (actor.idle && actor.usedMs < before) void this.#close(sessionUuid, actor);
+    for (const [rootUuid, actor] of this.#actors) {
+      if (actor.idle && actor.usedMs < before) void this.#close(rootUuid, actor);
     }
   }
 
@@ -409,11 +551,11 @@ export class Engine {
     const { inbox, services } = this.#options;
     const shards = [...(this.#ownership.tenure?.shards.keys() ?? [])];
     if (shards.length === 0) return;
-    for (const { commandId, rootId: sessionId, body } of await inbox.waiting(shards, inboxPage)) {
-      const actor = await this.#actorOf(sessionId);
-      // A session that is gone: its command is removed with the answered ones, after its caller gave up.
-      if (actor === undefined || actor === "elsewhere") continue;
+    for (const { commandId, rootId, body } of await inbox.waiting(shards, inboxPage)) {
       const command = fromBinary(CommandSchema, body);
+      const actor = await this.#actorOf(rootId, kindOf(command));
+      // A root that is gone: its command is removed with the answered ones, after its caller gave up.
+      if (actor === undefined || actor === "elsewhere") continue;
       // Not waited for: one session's command must not hold up another's.
       void actor.execute(command, commandId).catch((error: unknown) => {
         if (!(error instanceof AppError)) services.log.error({ err: error }, "a command failed");
@@ -448,6 +590,28 @@ export class Engine {
   #wakeReplies(): void {
     for (const note of [...this.#replies.keys()]) this.#wakeReply(note);
   }
+}
+
+function rootUuidOf(actor: Actor): string {
+  return actor.kind === "session" ? actor.sessionUuid : actor.rootUuid;
+}
+
+/** What kind of root a command is for. */
+function kindOf({ request }: Command): RootKind {
+  switch (request.case) {
+    case "sendTurn":
+    case "cancelTurn":
+    case "deleteSession":
+      return "session";
+    default:
+      return "run";
+  }
+}
+
+function notFound(kind: RootKind): AppError {
+  return kind === "session"
+    ? new AppError("SESSION_NOT_FOUND", "no such session")
+    : new AppError("RUN_NOT_FOUND", "no such run");
 }
 
 /** Waits for work, but no longer than the signal lets: the work itself goes on. */

@@ -4,6 +4,9 @@ import type { SessionStore } from "../store/session-store.ts";
 
 const pageSize = 20;
 
+/** The turns before one, as a model is shown them. */
+export type PastTurns = Pick<History, "before">;
+
 /**
  * The ended turns of a session that a model may be shown, kept at the session's
  * owner. Turns that ended while they waited are left out: no model has seen them.

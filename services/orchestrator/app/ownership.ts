@@ -10,6 +10,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { AppError } from "../../runtime/errors/app-error.ts";
 import type { Logger } from "../../runtime/log/log.ts";
+import type { DatabaseClock } from "./database-clock.ts";
 import type { OwnershipStore } from "../store/ownership-store.ts";
 
 /** A writer and what it owns. */
@@ -27,6 +28,8 @@ export interface OwnershipOptions {
   /** Whether no other process can write, because this one holds the data directory. */
   readonly previousAreDead: boolean;
   readonly log: Logger;
+  /** Set by each renewal. */
+  readonly clock: DatabaseClock;
   /** A new writer begins, without shards yet. */
   readonly onWriter: (writer: bigint) => void;
   /** Shards came. */
@@ -159,6 +162,8 @@ export class Ownership {
       this.#options.onWriter(writer);
     }
     const { writer } = this.#state;
+    const askedMs = performance.now();
+    this.#options.clock.observe(await store.clock(), askedMs, performance.now());
     const sentMs = performance.now();
     const claim = await store.claim(writer, leaseMs);
     if (this.#state.type !== "owning" || this.#state.writer !== writer) return;

@@ -1,5 +1,5 @@
 import type { Principal } from "@cadre/gen/cadre/credentials/v1/identity_pb";
-import type { PinnedTool, ToolOutcome } from "../domain/entry.ts";
+import type { PinnedTool, Receipt, ToolOutcome } from "../domain/entry.ts";
 import type { JsonObject } from "../domain/json.ts";
 
 /** For whom and what a run calls tools. */
@@ -12,9 +12,6 @@ export interface ToolCaller {
   /** The epoch of the shard's owner. */
   readonly epoch: bigint;
 }
-
-/** How far a cancelled call got; `running`: it may still run. */
-export type CancelledCall = "ended" | "running";
 
 /** Runs tools, once for each step. */
 export interface ToolRunner {
@@ -37,6 +34,25 @@ export interface ToolRunner {
     },
     signal: AbortSignal,
   ): Promise<ToolOutcome>;
-  /** Cancels a step's call and waits a second at most for its end. Never throws. */
-  cancel(caller: ToolCaller, stepId: string): Promise<CancelledCall>;
+  /**
+   * Executes a step's call like `execute`, for its outcome alone.
+   *
+   * @throws AppError EPOCH_STALE; whatever the signal's reason is
+   */
+  call(
+    caller: ToolCaller,
+    call: {
+      readonly tool: PinnedTool;
+      readonly stepId: string;
+      readonly attempt: number;
+      readonly arguments: JsonObject;
+      /** Outcomes of the key that were failures and are void: how many attempts failed on record. */
+      readonly afterFailures: number;
+      readonly timeoutMs: number | undefined;
+      readonly heartbeatTimeoutMs: number | undefined;
+    },
+    signal: AbortSignal,
+  ): Promise<ToolOutcome>;
+  /** Cancels a step's call, waits a second at most for its end, and says how far it got. Never throws. */
+  cancel(caller: ToolCaller, stepId: string): Promise<Receipt>;
 }

@@ -54,7 +54,9 @@ export async function runModelStep(context: TurnContext, action: Extract<Action,
     journal.store([
       {
         turn,
-        entries: [{ type: "step.started", stepId, attempt, plan: { kind: "model", round, turnsLeftOut } }],
+        entries: [
+          { type: "step.started", stepId, attempt, plan: { kind: "model", round, turnsLeftOut, within: undefined } },
+        ],
         events,
       },
     ]),

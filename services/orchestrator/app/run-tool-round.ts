@@ -9,7 +9,7 @@ import { outcomeText } from "../domain/conversation.ts";
 import type { ToolOutcome } from "../domain/entry.ts";
 import { isDeeperThan, maxJsonDepth } from "../domain/json.ts";
 import type { Action, PlannedCall } from "../domain/next-action.ts";
-import { toStruct, toValue } from "../store/entry-codec.ts";
+import { toStruct, toValue } from "../store/proto-values.ts";
 import { DeltaBatcher } from "./delta-batcher.ts";
 import type { ToolCaller } from "./ports.ts";
 import type { TurnStep } from "./session-journal.ts";
@@ -46,7 +46,7 @@ export async function runToolRound(
           type: "step.started",
           stepId,
           attempt,
-          plan: { kind: "tool", round, index },
+          plan: { kind: "tool", round, index, within: undefined },
         })),
         events: calls.flatMap(startEvents),
       },

@@ -14,7 +14,7 @@ import type { Run } from "../domain/run.ts";
 import { untilAvailable } from "./backoff.ts";
 import { runModelStep } from "./run-model-step.ts";
 import { runToolRound } from "./run-tool-round.ts";
-import type { SessionJournal, Turn } from "./session-journal.ts";
+import type { Turn, TurnStep } from "./session-journal.ts";
 import { follow, type TurnContext, toolCaller } from "./turn-context.ts";
 import { durationOf, toTurnError, turnUsage } from "./turn-view.ts";
 
@@ -153,7 +153,9 @@ async function stop(context: TurnContext, inFlight: Extract<Action, { type: "sto
   const { turn, tools } = context;
   const caller = toolCaller(context);
   const running = await Promise.all(
-    inFlight.map(async ({ stepId, call }) => ((await tools.cancel(caller, stepId)) === "running" ? [call.tool] : [])),
+    inFlight.map(async ({ stepId, call }) =>
+      (await tools.cancel(caller, stepId)) === "may-still-run" ? [call.tool] : [],
+    ),
   );
   const toolsMayStillRun = [...new Set(running.flat())].sort();
   if (turn.abandoned) return;
@@ -183,7 +185,7 @@ async function stop(context: TurnContext, inFlight: Extract<Action, { type: "sto
 async function end(
   context: TurnContext,
   wanted: RunEnd,
-  events: readonly Extract<Parameters<SessionJournal["store"]>[0][number]["events"], object>[number][] = [],
+  events: readonly NonNullable<TurnStep["events"]>[number][] = [],
 ): Promise<void> {
   const { turn, journal, metrics } = context;
   // A cancellation that was stored while this end was prepared comes first.

@@ -67,6 +67,7 @@ const deletionWaitMs = 10_000;
 
 /** The owner of one session. */
 export class SessionActor {
+  readonly kind = "session";
   readonly sessionUuid: string;
   readonly #options: ActorOptions;
   readonly #session: StoredSession;
@@ -290,6 +291,7 @@ export class SessionActor {
       agent,
       text: request.text,
       answerSchema: request.answerSchema as JsonObject | undefined,
+      leavesOut: [],
     };
   }
 
@@ -366,7 +368,9 @@ export class SessionActor {
   #cancelSteps(turns: readonly Turn[], cause: CancelCause, requestId: string): TurnStep[] {
     return turns.map((turn) => {
       const entries: EntryBody[] =
-        turn.run.cancel === undefined ? [{ type: "cancel.requested", cause, requestId }] : [];
+        turn.run.cancel === undefined
+          ? [{ type: "cancel.requested", cause, requestId, reason: "", compensate: false }]
+          : [];
       if (turn === this.#turns[0] && this.#running !== undefined) return { turn, entries };
       const end = { state: "cancelled", toolsMayStillRun: [] } as const;
       entries.push({ type: "run.ended", end, started: turn.run.started !== undefined });

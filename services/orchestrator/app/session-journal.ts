@@ -78,8 +78,19 @@ export interface TurnStep {
   readonly events?: readonly SessionEvent["body"][];
 }
 
+/** What a turn writes through: its session's journal, or that of the graph's run which it is a step of. */
+export interface TurnJournal {
+  /** Empty for a step of a graph. */
+  readonly sessionId: string;
+  readonly epoch: bigint;
+  /** Milliseconds since the epoch. */
+  now(): number;
+  /** Stores what happens to turns, all or nothing. Resolves when it is committed. */
+  store(steps: readonly TurnStep[]): Promise<void>;
+}
+
 /** Writes a session's turns and events through the committer. */
-export class SessionJournal {
+export class SessionJournal implements TurnJournal {
   readonly sessionId: string;
   readonly sessionUuid: string;
   readonly orgId: string;

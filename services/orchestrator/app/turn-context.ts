@@ -2,9 +2,9 @@ import type { Tracer } from "@opentelemetry/api";
 import type { PrincipalCheck } from "../../runtime/identity/principal-check.ts";
 import type { Logger } from "../../runtime/log/log.ts";
 import type { ModelCatalog } from "../models/model.ts";
-import type { History } from "./history.ts";
+import type { PastTurns } from "./history.ts";
 import type { ToolCaller, ToolRunner } from "./ports.ts";
-import type { SessionJournal, Turn } from "./session-journal.ts";
+import type { Turn, TurnJournal } from "./session-journal.ts";
 import type { TurnMetrics } from "./turn-metrics.ts";
 
 /** What a turn needs besides its session. */
@@ -20,8 +20,8 @@ export interface TurnServices {
 /** Everything that the steps of a turn work with. */
 export interface TurnContext extends TurnServices {
   readonly turn: Turn;
-  readonly journal: SessionJournal;
-  readonly history: History;
+  readonly journal: TurnJournal;
+  readonly history: PastTurns;
 }
 
 /** For whom a turn calls tools. */

@@ -17,7 +17,7 @@ import { reasonNumber } from "../../runtime/errors/failure.ts";
 import { outcomeText } from "../domain/conversation.ts";
 import type { StepError } from "../domain/entry.ts";
 import type { Run } from "../domain/run.ts";
-import { toStruct, toValue } from "../store/entry-codec.ts";
+import { toStruct, toValue } from "../store/proto-values.ts";
 
 /** A run as readers see it. */
 export function toTurn(run: Run, afterSeq: number): Turn {

@@ -29,6 +29,7 @@ function run(text: string): Run {
         },
         text,
         answerSchema: undefined,
+        leavesOut: [],
       },
     },
   ]);

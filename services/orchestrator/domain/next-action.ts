@@ -77,9 +77,7 @@ export function nextAction(run: Run): Action {
     if (tokensUsed(run) >= caps.tokens) return limitReached(`more than ${caps.tokens} tokens`);
     if (toolCalls.length > maxCallsPerRound) return limitReached(`more than ${maxCallsPerRound} tools at once`);
     const calls = toolCalls.flatMap((call, index) =>
-      last.tools[index]?.outcome === undefined
-        ? [plannedCall(run.runId, last.round, index, call, last.tools[index])]
-        : [],
+      last.tools[index]?.outcome === undefined ? [plannedCall(run, last.round, index, call, last.tools[index])] : [],
     );
     return calls.length > 0 ? { type: "tools", round: last.round, calls } : modelRound(run, last.round + 1);
   }
@@ -117,18 +115,18 @@ export function callsInFlight(run: Run): readonly PlannedCall[] {
 }
 
 function modelRound(run: Run, round: number): Action {
-  return { type: "model", stepId: modelStepId(run.runId, round), round, attempt: 1, discards: undefined };
+  return { type: "model", stepId: modelStepId(run.runId, run.prefix, round), round, attempt: 1, discards: undefined };
 }
 
 function plannedCall(
-  runId: string,
+  run: Run,
   round: number,
   index: number,
   call: ToolCall,
   before: ToolStep | undefined,
 ): PlannedCall {
   return {
-    stepId: toolStepId(runId, round, index),
+    stepId: toolStepId(run.runId, run.prefix, round, index),
     index,
     attempt: (before?.attempt ?? 0) + 1,
     call,

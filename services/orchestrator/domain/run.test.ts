@@ -30,6 +30,7 @@ const accepted: RunAccepted = {
   agent,
   text: "hello",
   answerSchema: undefined,
+  leavesOut: [],
 };
 
 /** What the world answers in one history, whoever asks: by round and call. */
@@ -85,7 +86,12 @@ function execute(world: World, runId: string, from: Run | undefined, effects: Ma
         break;
       case "model": {
         const { stepId, attempt, round } = action;
-        write({ type: "step.started", stepId, attempt, plan: { kind: "model", round, turnsLeftOut: 0 } });
+        write({
+          type: "step.started",
+          stepId,
+          attempt,
+          plan: { kind: "model", round, turnsLeftOut: 0, within: undefined },
+        });
         const failed = (run as Run).rounds.at(-1)?.failures ?? 0;
         if (world.cuts[round - 1] === true && failed === 0) {
           const error = { reason: "MODEL_FAILED", message: "cut" } as const;
@@ -103,7 +109,12 @@ function execute(world: World, runId: string, from: Run | undefined, effects: Ma
       }
       case "tools":
         for (const { stepId, attempt, index } of action.calls) {
-          write({ type: "step.started", stepId, attempt, plan: { kind: "tool", round: action.round, index } });
+          write({
+            type: "step.started",
+            stepId,
+            attempt,
+            plan: { kind: "tool", round: action.round, index, within: undefined },
+          });
         }
         for (const { stepId, attempt, index } of action.calls) {
           if (!effects.has(stepId)) effects.set(stepId, 1);
@@ -183,7 +194,10 @@ describe("a run", () => {
         const runId = newId("run");
         const journal = execute(world, runId, undefined, new Map());
         const prefix = journal.slice(0, 1 + (place % (journal.length - 1)));
-        const cancelled: Entry = { atMs: 0, body: { type: "cancel.requested", cause: "caller", requestId: "" } };
+        const cancelled: Entry = {
+          atMs: 0,
+          body: { type: "cancel.requested", cause: "caller", requestId: "", reason: "", compensate: false },
+        };
         const rest = execute(world, runId, foldAll(runId, [...prefix, cancelled]), new Map());
         expect(rest.map(({ body }) => body.type)).toEqual(["run.ended"]);
         expect(foldAll(runId, [...prefix, cancelled, ...rest]).ended?.end.state).toBe("cancelled");
@@ -214,13 +228,18 @@ describe("a run", () => {
         body: { type: "run.started", tools: [], contextTokens: 1, caps: { toolRounds: 1, tokens: 9, durationMs: 9 } },
       },
     ]);
-    const stepId = modelStepId(runId, 1);
+    const stepId = modelStepId(runId, "", 1);
     const error = { reason: "MODEL_FAILED", message: "down" } as const;
     for (let attempt = 1; attempt <= maxModelFailures; attempt += 1) {
       expect(nextAction(run)).toMatchObject({ type: "model", attempt });
       run = fold(runId, run, {
         atMs: 0,
-        body: { type: "step.started", stepId, attempt, plan: { kind: "model", round: 1, turnsLeftOut: 0 } },
+        body: {
+          type: "step.started",
+          stepId,
+          attempt,
+          plan: { kind: "model", round: 1, turnsLeftOut: 0, within: undefined },
+        },
       });
       run = fold(runId, run, { atMs: 0, body: { type: "step.failed", stepId, attempt, error, retryable: true } });
     }
@@ -229,16 +248,21 @@ describe("a run", () => {
 
   test("has step ids that are its own, stable, and ids of the contract", () => {
     const runId = newId("run");
-    const ids = [modelStepId(runId, 1), modelStepId(runId, 2), toolStepId(runId, 1, 0), toolStepId(runId, 1, 1)];
+    const ids = [
+      modelStepId(runId, "", 1),
+      modelStepId(runId, "", 2),
+      toolStepId(runId, "", 1, 0),
+      toolStepId(runId, "", 1, 1),
+    ];
     expect(new Set(ids).size).toBe(4);
     expect(ids).toEqual([
-      modelStepId(runId, 1),
-      modelStepId(runId, 2),
-      toolStepId(runId, 1, 0),
-      toolStepId(runId, 1, 1),
+      modelStepId(runId, "", 1),
+      modelStepId(runId, "", 2),
+      toolStepId(runId, "", 1, 0),
+      toolStepId(runId, "", 1, 1),
     ]);
     for (const id of ids) expect(id).toMatch(/^stp_[0-9a-hjkmnp-tv-z]{26}$/);
-    expect(modelStepId(newId("run"), 1)).not.toBe(ids[0]);
+    expect(modelStepId(newId("run"), "", 1)).not.toBe(ids[0]);
   });
 });
 

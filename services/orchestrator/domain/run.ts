@@ -66,6 +66,8 @@ export interface RunUsage {
 /** A run. */
 export interface Run {
   readonly runId: string;
+  /** What the places of its steps begin with: the agent's step in a graph; empty in a turn. */
+  readonly prefix: string;
   /** How many entries it has. */
   readonly head: number;
   readonly accepted: RunAccepted;
@@ -91,6 +93,7 @@ export function fold(runId: string, run: Run | undefined, entry: Entry): Run {
     if (body.type !== "run.accepted") throw damaged("does not begin with its acceptance");
     return {
       runId,
+      prefix: "",
       head: 1,
       accepted: body,
       acceptedAtMs: atMs,
@@ -170,6 +173,8 @@ export function fold(runId: string, run: Run | undefined, entry: Entry): Run {
         throw damaged("ends with an answer that no model gave"); // 5
       }
       return { ...next, ended: { atMs, end: body.end } };
+    default:
+      throw damaged(`has an entry ${body.type} of a graph`);
   }
 }
 

@@ -31,12 +31,21 @@ export function factId(runId: string, seq: number): string {
   return fromUuid("evt", derivedUuid(runId, `fact:${seq}`));
 }
 
-/** The step of a round's model call. */
-export function modelStepId(runId: string, round: number): string {
-  return stepId(runId, `model:${round}`);
+/**
+ * The step of a round's model call.
+ *
+ * @param prefix of the agent's step in a graph, for example `draft/`; empty in a turn
+ */
+export function modelStepId(runId: string, prefix: string, round: number): string {
+  return stepId(runId, `${prefix}model:${round}`);
 }
 
 /** The step of a tool call that a round's model call asked for. */
-export function toolStepId(runId: string, round: number, index: number): string {
-  return stepId(runId, `tool:${round}:${index}`);
+export function toolStepId(runId: string, prefix: string, round: number, index: number): string {
+  return stepId(runId, `${prefix}tool:${round}:${index}`);
+}
+
+/** The run that a step starts: the same one, however often it is started. */
+export function derivedRunId(runId: string, stepId: string): string {
+  return fromUuid("run", derivedUuid(runId, `child:${stepId}`));
 }

@@ -1,5 +1,5 @@
-import { fromBinary, toJson } from "@bufbuild/protobuf";
-import { durationFromMs, ValueSchema } from "@bufbuild/protobuf/wkt";
+import { fromBinary } from "@bufbuild/protobuf";
+import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { ExecutionProgress, PinnedToolSchema, type ToolExecutionService } from "@cadre/gen/cadre/tools/v1/tool_pb";
 import type { CallOptions, Client } from "@connectrpc/connect";
 import { AppError } from "../../runtime/errors/app-error.ts";
@@ -8,15 +8,18 @@ import { boundary } from "../../runtime/failpoint/failpoint.ts";
 import type { Logger } from "../../runtime/log/log.ts";
 import { onBehalfOf } from "../../runtime/rpc/request-context.ts";
 import { backoffMs, isPassing, pause } from "../app/backoff.ts";
-import type { CancelledCall, ToolCaller, ToolRunner } from "../app/ports.ts";
-import type { ToolOutcome } from "../domain/entry.ts";
-import type { Json } from "../domain/json.ts";
-import { fromProtoTool, toStruct } from "../store/entry-codec.ts";
+import type { ToolCaller, ToolRunner } from "../app/ports.ts";
+import type { PinnedTool, Receipt, ToolOutcome } from "../domain/entry.ts";
+import { fromProtoTool, fromProtoValue, toStruct } from "../store/proto-values.ts";
 
 /** How long a cancelled call has to end, in milliseconds. */
 const graceMs = 1_000;
 /** How long the answer to a cancellation is waited for, in milliseconds: the grace, and the way there and back. */
 const cancelTimeoutMs = 2_000;
+/** How long one answer is waited for, in milliseconds; the call itself goes on. */
+const waitMs = 240_000;
+/** What the tools service lets a call take at most, in milliseconds. */
+const maxCallMs = 900_000;
 
 /** Runs tools by ToolExecutionService. */
 export function createToolRunner(client: Client<typeof ToolExecutionService>, log: Logger): ToolRunner {
@@ -29,33 +32,47 @@ export function createToolRunner(client: Client<typeof ToolExecutionService>, lo
       return tools.map(fromProtoTool);
     },
 
-    async execute(caller, call, signal) {
-      // The key makes it safe to ask again: the call that runs is joined.
-      for (let failures = 0; ; ) {
-        try {
-          const outcome = await boundary("tool.execute", () => executeOnce(client, caller, call, signal));
-          if (outcome !== undefined) return outcome;
-          failures += 1;
-          log.warn({ runId: caller.runId, stepId: call.stepId }, "a tool's stream ended without an outcome");
-        } catch (thrown) {
-          if (signal.aborted) throw thrown;
-          const error = toAppError(thrown);
-          if (error.reason === "EPOCH_STALE") throw error;
-          if (!isPassing(error) && error.reason !== "CANCELLED") {
-            if (error.reason === "INTERNAL") log.error({ err: error, stepId: call.stepId }, "a tool's call failed");
-            return { type: "error", error: { reason: error.reason, message: error.message } };
-          }
-          failures += 1;
-          log.info(
-            { runId: caller.runId, stepId: call.stepId, reason: error.reason },
-            "a tool's call is asked for again",
-          );
-        }
-        await pause(backoffMs(failures), signal);
-      }
-    },
+    execute: (caller, call, signal) =>
+      untilAnswered(caller, call.stepId, signal, log, () => executeOnce(client, caller, call, signal)),
 
-    async cancel(caller, stepId): Promise<CancelledCall> {
+    call: (caller, call, signal) =>
+      untilAnswered(caller, call.stepId, signal, log, async () => {
+        const { toolId, digest } = referenceOf(call.tool);
+        const { outcome } = await client.executeToolUnary(
+          {
+            call: {
+              toolId,
+              digest,
+              arguments: toStruct(call.arguments),
+              idempotencyKey: call.stepId,
+              epoch: caller.epoch,
+              runId: caller.runId,
+              stepId: call.stepId,
+              attempt: call.attempt,
+              sessionId: caller.sessionId,
+              afterFailures: call.afterFailures,
+              ...(call.timeoutMs === undefined ? {} : { timeout: durationFromMs(Math.min(call.timeoutMs, maxCallMs)) }),
+              ...(call.heartbeatTimeoutMs === undefined
+                ? {}
+                : { heartbeatTimeout: durationFromMs(Math.min(call.heartbeatTimeoutMs, maxCallMs)) }),
+            },
+          },
+          { ...optionsFor(caller, signal), timeoutMs: waitMs },
+        );
+        switch (outcome.case) {
+          case "result":
+            return { type: "value", value: fromProtoValue(outcome.value) };
+          case "error":
+            return {
+              type: "error",
+              error: { reason: reasonName(outcome.value.reason), message: outcome.value.message },
+            };
+          default:
+            return undefined;
+        }
+      }),
+
+    async cancel(caller, stepId): Promise<Receipt> {
       try {
         const { progress } = await boundary("tool.cancel", () =>
           client.cancelExecution(
@@ -63,13 +80,61 @@ export function createToolRunner(client: Client<typeof ToolExecutionService>, lo
             { ...optionsFor(caller, AbortSignal.timeout(cancelTimeoutMs)), timeoutMs: cancelTimeoutMs },
           ),
         );
-        return progress === ExecutionProgress.MAY_STILL_RUN ? "running" : "ended";
+        return receipts.get(progress) ?? "may-still-run";
       } catch (error) {
         log.warn({ err: error, runId: caller.runId, stepId }, "a cancellation was not confirmed");
-        return "running";
+        return "may-still-run";
       }
     },
   };
+}
+
+const receipts: ReadonlyMap<ExecutionProgress, Receipt> = new Map([
+  [ExecutionProgress.NOT_STARTED, "not-started"],
+  [ExecutionProgress.PARTIAL, "partial"],
+  [ExecutionProgress.DONE, "done"],
+]);
+
+/** Asks until there is an outcome: the key makes it safe, as the call that runs is joined. */
+async function untilAnswered(
+  caller: ToolCaller,
+  stepId: string,
+  signal: AbortSignal,
+  log: Logger,
+  ask: () => Promise<ToolOutcome | undefined>,
+): Promise<ToolOutcome> {
+  for (let failures = 0; ; ) {
+    try {
+      const outcome = await boundary("tool.execute", ask);
+      if (outcome !== undefined) return outcome;
+      failures += 1;
+      log.warn({ runId: caller.runId, stepId }, "a tool's answer had no outcome");
+    } catch (thrown) {
+      if (signal.aborted) throw thrown;
+      const error = toAppError(thrown);
+      if (error.reason === "EPOCH_STALE") throw error;
+      if (!isPassing(error) && error.reason !== "CANCELLED") {
+        if (error.reason === "INTERNAL") log.error({ err: error, stepId }, "a tool's call failed");
+        return { type: "error", error: { reason: error.reason, message: error.message } };
+      }
+      // A call that takes longer than one answer is waited for again, at once.
+      if (error.reason === "DEADLINE_EXCEEDED") failures = 0;
+      failures += 1;
+      log.info({ runId: caller.runId, stepId, reason: error.reason }, "a tool's call is asked for again");
+    }
+    await pause(backoffMs(failures), signal);
+  }
+}
+
+const references = new WeakMap<PinnedTool, { readonly toolId: string; readonly digest: string }>();
+
+/** Which tool is meant, as the contract has it: read once for all the calls of a run. */
+function referenceOf(tool: PinnedTool): { readonly toolId: string; readonly digest: string } {
+  const known = references.get(tool);
+  if (known !== undefined) return known;
+  const { toolId, digest } = fromBinary(PinnedToolSchema, tool.encoded);
+  references.set(tool, { toolId, digest });
+  return { toolId, digest };
 }
 
 async function executeOnce(
@@ -101,7 +166,7 @@ async function executeOnce(
         call.onOutput(part.value);
         break;
       case "result":
-        outcome = { type: "value", value: toJson(ValueSchema, part.value) as Json };
+        outcome = { type: "value", value: fromProtoValue(part.value) };
         break;
       case "error":
         outcome = { type: "error", error: { reason: reasonName(part.value.reason), message: part.value.message } };

@@ -8,7 +8,8 @@ import { expect, test } from "vitest";
 import { newId } from "../../runtime/ids/id.ts";
 import type { Entry, EntryBody } from "../domain/entry.ts";
 import type { Json, JsonObject } from "../domain/json.ts";
-import { decodeEntry, encodeEntry, entryKind, fromProtoTool, toPinnedAgent } from "./entry-codec.ts";
+import { decodeEntry, encodeEntry, entryKind } from "./entry-codec.ts";
+import { fromProtoTool, toPinnedAgent } from "./proto-values.ts";
 
 const agent = toPinnedAgent(
   newId("agt"),

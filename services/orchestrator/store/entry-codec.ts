@@ -1,31 +1,32 @@
-import { create, fromBinary, fromJson, type JsonObject as ProtoJsonObject, toBinary, toJson } from "@bufbuild/protobuf";
-import { durationMs, timestampFromMs, timestampMs, ValueSchema } from "@bufbuild/protobuf/wkt";
+import { create, fromBinary, toBinary, toJson } from "@bufbuild/protobuf";
+import { timestampFromMs, timestampMs, ValueSchema } from "@bufbuild/protobuf/wkt";
 import { PrincipalSchema } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import {
   EntrySchema,
+  type GraphStep,
   PinnedAgentSchema,
   CancelCause as ProtoCancelCause,
   type Entry as ProtoEntry,
-  type PinnedAgent as ProtoPinnedAgent,
   type StepError as ProtoStepError,
-  StepErrorSchema,
 } from "@cadre/gen/cadre/orchestrator/journal/v1/entry_pb";
-import { type AgentDefinition, AgentDefinitionSchema } from "@cadre/gen/cadre/orchestrator/v1/agent_pb";
+import { AgentDefinitionSchema } from "@cadre/gen/cadre/orchestrator/v1/agent_pb";
 import { TurnState } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
-import { PinnedToolSchema, type PinnedTool as ProtoPinnedTool } from "@cadre/gen/cadre/tools/v1/tool_pb";
-import { reasonName, reasonNumber } from "../../runtime/errors/failure.ts";
-import type {
-  CancelCause,
-  Entry,
-  EntryBody,
-  PinnedAgent,
-  PinnedTool,
-  RunEnd,
-  StepError,
-  ToolOutcome,
-} from "../domain/entry.ts";
+import { PinnedToolSchema } from "@cadre/gen/cadre/tools/v1/tool_pb";
+import type { CancelCause, Entry, EntryBody, RunEnd, StepPlace, ToolOutcome } from "../domain/entry.ts";
 import type { Json, JsonObject } from "../domain/json.ts";
 import { damaged } from "../domain/run.ts";
+import {
+  type EntryInit,
+  fromGraphAccepted,
+  fromGraphBody,
+  fromGraphFailure,
+  fromGraphResult,
+  fromGraphStarted,
+  fromPlace,
+  toGraphBody,
+  toPlace,
+} from "./graph-entry-codec.ts";
+import { fromProtoAgent, fromProtoError, fromProtoTool, toProtoError, toStruct, toValue } from "./proto-values.ts";
 
 /** The kinds of entries, as stored: the numbers of the fields of `Entry.body`. */
 export const entryKind = {
@@ -37,6 +38,20 @@ export const entryKind = {
   "answer.rejected": 15,
   "cancel.requested": 16,
   "run.ended": 17,
+  "graph.accepted": 10,
+  "graph.started": 11,
+  "graph.step.started": 12,
+  "graph.step.succeeded": 13,
+  "graph.step.failed": 14,
+  "step.waiting": 18,
+  "signal.received": 19,
+  "approval.decided": 20,
+  "step.skipped": 21,
+  "step.cancelled": 22,
+  "run.parked": 23,
+  "run.resumed": 24,
+  "run.failing": 25,
+  "graph.ended": 26,
 } as const satisfies Record<EntryBody["type"], number>;
 
 /** Encodes an entry for the journal. */
@@ -56,53 +71,7 @@ export function decodeEntry(bytes: Uint8Array): Entry {
   return { atMs: timestampMs(proto.at), body: fromBody(proto.body) };
 }
 
-/** Pins a tool's definition. */
-export function fromProtoTool(tool: ProtoPinnedTool): PinnedTool {
-  if (tool.definition === undefined) throw damaged("pins a tool without a definition");
-  return {
-    toolId: tool.toolId,
-    digest: tool.digest,
-    name: tool.definition.name,
-    description: tool.definition.description,
-    inputSchema: (tool.definition.inputSchema ?? {}) as JsonObject,
-    encoded: toBinary(PinnedToolSchema, tool),
-  };
-}
-
-/** Pins an agent's definition. */
-export function toPinnedAgent(
-  agentId: string,
-  revision: number,
-  digest: string,
-  definition: AgentDefinition,
-): PinnedAgent {
-  const { limits } = definition;
-  return {
-    agentId,
-    revision,
-    digest,
-    name: definition.name,
-    model: definition.model,
-    instructions: definition.instructions,
-    tools: definition.tools,
-    maxToolRounds: limits?.maxToolRounds ?? 0,
-    maxTokens: Number(limits?.maxTokens ?? 0n),
-    maxDurationMs: limits?.maxDuration === undefined ? 0 : durationMs(limits.maxDuration),
-    encoded: toBinary(AgentDefinitionSchema, definition),
-  };
-}
-
-/** A JSON value as Protobuf has it. */
-export function toValue(value: Json) {
-  return fromJson(ValueSchema, value as never);
-}
-
-/** A JSON object as Protobuf has it. */
-export function toStruct(value: JsonObject): ProtoJsonObject {
-  return value as ProtoJsonObject;
-}
-
-function toBody(body: EntryBody): NonNullable<Parameters<typeof create<typeof EntrySchema>>[1]>["body"] {
+function toBody(body: EntryBody): EntryInit["body"] {
   switch (body.type) {
     case "run.accepted":
       return {
@@ -122,6 +91,7 @@ function toBody(body: EntryBody): NonNullable<Parameters<typeof create<typeof En
             case: "turn",
             value: {
               text: body.text,
+              leavesOutRunIds: [...body.leavesOut],
               ...(body.answerSchema === undefined ? {} : { answerSchema: toStruct(body.answerSchema) }),
             },
           },
@@ -149,8 +119,11 @@ function toBody(body: EntryBody): NonNullable<Parameters<typeof create<typeof En
           attempt: body.attempt,
           step:
             plan.kind === "model"
-              ? { case: "model", value: { round: plan.round, turnsLeftOut: plan.turnsLeftOut } }
-              : { case: "tool", value: { round: plan.round, index: plan.index } },
+              ? {
+                  case: "model",
+                  value: { round: plan.round, turnsLeftOut: plan.turnsLeftOut, ...withinOf(plan.within) },
+                }
+              : { case: "tool", value: { round: plan.round, index: plan.index, ...withinOf(plan.within) } },
         },
       };
     }
@@ -202,7 +175,15 @@ function toBody(body: EntryBody): NonNullable<Parameters<typeof create<typeof En
     case "answer.rejected":
       return { case: "answerRejected", value: { stepId: body.stepId, problems: body.problems } };
     case "cancel.requested":
-      return { case: "cancelRequested", value: { cause: causeNumber[body.cause], requestId: body.requestId } };
+      return {
+        case: "cancelRequested",
+        value: {
+          cause: causeNumber[body.cause],
+          requestId: body.requestId,
+          reason: body.reason,
+          compensate: body.compensate,
+        },
+      };
     case "run.ended": {
       const { end } = body;
       return {
@@ -216,6 +197,8 @@ function toBody(body: EntryBody): NonNullable<Parameters<typeof create<typeof En
         },
       };
     }
+    default:
+      return toGraphBody(body);
   }
 }
 
@@ -223,6 +206,7 @@ function fromBody(body: ProtoEntry["body"]): EntryBody {
   switch (body.case) {
     case "runAccepted": {
       const { value } = body;
+      if (value.input.case === "graph") return fromGraphAccepted(value, value.input.value);
       if (value.principal === undefined || value.agent?.definition === undefined || value.input.case !== "turn") {
         throw damaged("has an acceptance that is not whole");
       }
@@ -235,11 +219,13 @@ function fromBody(body: ProtoEntry["body"]): EntryBody {
         agent: fromProtoAgent(value.agent, value.agent.definition),
         text: value.input.value.text,
         answerSchema: value.input.value.answerSchema as JsonObject | undefined,
+        leavesOut: value.input.value.leavesOutRunIds,
       };
     }
     case "runStarted": {
       const { tools, contextTokens, caps } = body.value;
-      if (caps === undefined) throw damaged("starts without caps");
+      // Only a turn has caps of its own.
+      if (caps === undefined) return fromGraphStarted(body.value);
       return {
         type: "run.started",
         tools: tools.map(fromProtoTool),
@@ -255,15 +241,27 @@ function fromBody(body: ProtoEntry["body"]): EntryBody {
             type: "step.started",
             stepId,
             attempt,
-            plan: { kind: "model", round: step.value.round, turnsLeftOut: step.value.turnsLeftOut },
+            plan: {
+              kind: "model",
+              round: step.value.round,
+              turnsLeftOut: step.value.turnsLeftOut,
+              within: fromWithin(step.value.within),
+            },
           };
         case "tool":
           return {
             type: "step.started",
             stepId,
             attempt,
-            plan: { kind: "tool", round: step.value.round, index: step.value.index },
+            plan: {
+              kind: "tool",
+              round: step.value.round,
+              index: step.value.index,
+              within: fromWithin(step.value.within),
+            },
           };
+        case "graph":
+          return { type: "graph.step.started", stepId, attempt, place: fromPlace(step.value) };
         default:
           throw damaged("starts a step of an unknown kind");
       }
@@ -296,11 +294,14 @@ function fromBody(body: ProtoEntry["body"]): EntryBody {
             attempt,
             result: { kind: "tool", outcome: fromOutcome(result.value.outcome) },
           };
+        case "graph":
+          return fromGraphResult(stepId, attempt, result.value);
         default:
           throw damaged("has a result of an unknown kind");
       }
     }
     case "stepFailed":
+      if (body.value.step !== undefined) return fromGraphFailure(body.value, body.value.step);
       return {
         type: "step.failed",
         stepId: body.value.stepId,
@@ -315,12 +316,24 @@ function fromBody(body: ProtoEntry["body"]): EntryBody {
         type: "cancel.requested",
         cause: causeName.get(body.value.cause) ?? "caller",
         requestId: body.value.requestId,
+        reason: body.value.reason,
+        compensate: body.value.compensate,
       };
     case "runEnded":
       return { type: "run.ended", started: body.value.started, end: fromEnd(body.value) };
     case undefined:
       throw damaged("has an entry of an unknown kind");
+    default:
+      return fromGraphBody(body);
   }
+}
+
+function withinOf(within: StepPlace | undefined): { within?: ReturnType<typeof toPlace> } {
+  return within === undefined ? {} : { within: toPlace(within) };
+}
+
+function fromWithin(within: GraphStep | undefined): StepPlace | undefined {
+  return within === undefined ? undefined : fromPlace(within);
 }
 
 function fromEnd(end: Extract<ProtoEntry["body"], { case: "runEnded" }>["value"]): RunEnd {
@@ -352,19 +365,6 @@ function fromOutcome(
   }
 }
 
-function fromProtoAgent(agent: ProtoPinnedAgent, definition: AgentDefinition): PinnedAgent {
-  return toPinnedAgent(agent.agentId, agent.revision, agent.digest, definition);
-}
-
-function toProtoError(error: StepError): ProtoStepError {
-  return create(StepErrorSchema, { reason: reasonNumber(error.reason), message: error.message });
-}
-
-function fromProtoError(error: ProtoStepError | undefined): StepError {
-  if (error === undefined) throw damaged("has a failure without a reason");
-  return { reason: reasonName(error.reason), message: error.message };
-}
-
 const endState = {
   succeeded: TurnState.SUCCEEDED,
   failed: TurnState.FAILED,
@@ -375,10 +375,11 @@ const causeNumber = {
   caller: ProtoCancelCause.CALLER,
   interrupted: ProtoCancelCause.INTERRUPTED,
   deleted: ProtoCancelCause.DELETED,
+  "rolled-back": ProtoCancelCause.ROLLED_BACK,
+  parent: ProtoCancelCause.PARENT,
+  budget: ProtoCancelCause.BUDGET,
 } as const satisfies Record<CancelCause, ProtoCancelCause>;
 
-const causeName: ReadonlyMap<ProtoCancelCause, CancelCause> = new Map([
-  [ProtoCancelCause.CALLER, "caller"],
-  [ProtoCancelCause.INTERRUPTED, "interrupted"],
-  [ProtoCancelCause.DELETED, "deleted"],
-]);
+const causeName: ReadonlyMap<ProtoCancelCause, CancelCause> = new Map(
+  Object.entries(causeNumber).map(([name, number]) => [number, name as CancelCause]),
+);

@@ -25,6 +25,8 @@ export interface OwnershipStore {
   release(writer: bigint, shards: readonly number[]): Promise<readonly number[]>;
   /** Fences the writer itself and gives all up. */
   retire(writer: bigint): Promise<void>;
+  /** The database's clock, in milliseconds since the epoch. */
+  clock(): Promise<number>;
   /** Removes a portion of what nobody needs any more; how many rows. */
   purge(writer: bigint, portion: number): Promise<number>;
 }
@@ -67,6 +69,12 @@ export class PostgresOwnershipStore implements OwnershipStore {
 
   async retire(writer: bigint): Promise<void> {
     await sql`select retire_writer(${writer}::bigint)`.execute(this.#database.engine);
+  }
+
+  async clock(): Promise<number> {
+    const { rows } = await sql<{ now: number }>`
+      select extract(epoch from clock_timestamp())::float8 * 1000 as now`.execute(this.#database.engine);
+    return rows[0]?.now ?? Date.now();
   }
 
   async purge(writer: bigint, portion: number): Promise<number> {

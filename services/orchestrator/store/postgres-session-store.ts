@@ -12,7 +12,8 @@ import { limitExceeded } from "../domain/limit.ts";
 import { damaged, foldAll, type Run } from "../domain/run.ts";
 import { shardOf } from "../domain/shard.ts";
 import { runState } from "./append-store.ts";
-import { decodeEntry, toPinnedAgent } from "./entry-codec.ts";
+import { decodeEntry } from "./entry-codec.ts";
+import { toPinnedAgent } from "./proto-values.ts";
 import type { OrchestratorSchema } from "./schema.ts";
 import type {
   CreateSessionCall,

@@ -549,6 +549,15 @@ export declare type ExecuteToolRequest = Message<"cadre.tools.v1.ExecuteToolRequ
    * @generated from field: google.protobuf.Duration heartbeat_timeout = 11;
    */
   heartbeatTimeout?: Duration | undefined;
+
+  /**
+   * How many failures of this key the caller has on record and wants void. A
+   * recorded outcome that is a failure, and no later one than that, is
+   * forgotten, and the call is handed out again with the same key.
+   *
+   * @generated from field: uint32 after_failures = 12;
+   */
+  afterFailures: number;
 };
 
 /**

@@ -1,0 +1,930 @@
+/**
+ * Goes on with one run of a graph: begins the steps that are ready, stores what
+ * comes of them, and derives what follows. Invariants:
+ *
+ * 1. A step begins after the change that made it ready is committed. What a
+ *    change entails without doing anything (a skip, the end) is stored with it.
+ * 2. Every step has one id, whatever process makes an attempt; a tool gives a
+ *    key that it knows the outcome that it had.
+ * 3. Once a cancellation or failure is submitted, nothing begins but
+ *    compensations; once the run is parked, nothing does.
+ * 4. What cannot be stored ends the executor: whoever owns the run next reads
+ *    what is there.
+ */
+import type { Principal } from "@cadre/gen/cadre/credentials/v1/identity_pb";
+import { AppError } from "../../../runtime/errors/app-error.ts";
+import { newId } from "../../../runtime/ids/id.ts";
+import type {
+  CancelCause,
+  EntryBody,
+  GraphEnd,
+  Parked,
+  Payload,
+  PinnedTool,
+  Receipt,
+  StepError,
+  StepPlace,
+  Wait,
+} from "../../domain/entry.ts";
+import { graphDefaults } from "../../domain/graph/graph.ts";
+import type { CompiledItemTask, CompiledToolTask, PlanNode } from "../../domain/graph/plan.ts";
+import { resolve } from "../../domain/graph/template.ts";
+import {
+  compensationsLeft,
+  isTaken,
+  itemPlace,
+  itemScope,
+  itemsToBegin,
+  listOf,
+  outputOfRun,
+  resolveText,
+  retryDelayMs,
+  scopeOf,
+} from "../../domain/graph-decisions.ts";
+import { type GraphRun, placeOf, type StepState } from "../../domain/graph-run.ts";
+import { isDeeperThan, type Json, type JsonObject, maxJsonDepth } from "../../domain/json.ts";
+import { callsInFlight } from "../../domain/next-action.ts";
+import { untilAvailable } from "../backoff.ts";
+import type { ToolCaller } from "../ports.ts";
+import { type AgentLoop, runAgentLoop } from "./agent-loop.ts";
+import type { GraphServices } from "./graph-context.ts";
+import type { RunJournal, StoredWith } from "./run-journal.ts";
+
+export interface GraphExecutorOptions {
+  readonly run: GraphRun;
+  readonly services: GraphServices;
+  readonly journal: RunJournal;
+  /** The org's UUID. */
+  readonly orgUuid: string;
+  readonly principal: Principal;
+  readonly defaultModel: string;
+  /** Starts a child of a step, stored with the entry that waits for it. */
+  readonly startChild: (parent: GraphExecutor, place: StepPlace, stepId: string, input: Json) => Promise<void>;
+  /** Asks a child to end; told again by `childEnded`. */
+  readonly cancelChild: (runId: string, compensate: boolean) => Promise<void>;
+  /** The run has ended, and that is committed. */
+  readonly onEnded: (executor: GraphExecutor) => void;
+  /** Nothing of the run is under way any more; it may be dropped. */
+  readonly onQuiet: (executor: GraphExecutor) => void;
+  /** The run cannot go on here. */
+  readonly onBroken: (error: unknown) => void;
+}
+
+/** An attempt that is under way. */
+interface Flight {
+  readonly place: StepPlace;
+  readonly stepId: string;
+  readonly controller: AbortController;
+  readonly tool: PinnedTool | undefined;
+  loop: AgentLoop | undefined;
+  done: Promise<void>;
+}
+
+/** A step that takes longer is said to have started, in milliseconds. */
+const slowStepMs = 20;
+/** How many entries a history has at most, before the run is parked; a stop may go beyond. */
+const maxHistory = 50_000;
+
+/** Runs one graph. */
+export class GraphExecutor {
+  readonly run: GraphRun;
+  readonly epoch: bigint;
+  readonly defaultModel: string;
+  readonly services: GraphServices;
+  readonly #options: GraphExecutorOptions;
+  readonly #flights = new Map<string, Flight>();
+  readonly #tools: ReadonlyMap<string, PinnedTool>;
+  #principal: Principal;
+  #gone = false;
+  #stopping: Promise<void> | undefined;
+  /** Changes that are submitted and not committed. */
+  #storing = 0;
+
+  constructor(options: GraphExecutorOptions) {
+    this.#options = options;
+    this.run = options.run;
+    this.services = options.services;
+    this.epoch = options.journal.epoch;
+    this.defaultModel = options.defaultModel;
+    this.#principal = options.principal;
+    this.#tools = new Map((options.run.started?.tools ?? []).map((tool) => [tool.name, tool]));
+  }
+
+  /** For whom it runs now. */
+  get principal(): Principal {
+    return this.#principal;
+  }
+
+  /** Whether nothing of it is under way here. */
+  get quiet(): boolean {
+    return this.#flights.size === 0 && this.#storing === 0 && this.#stopping === undefined;
+  }
+
+  /** Goes on from what is stored. */
+  resume(): void {
+    const { run } = this;
+    if (this.#gone || run.ended !== undefined || run.parked !== undefined) return;
+    if (run.stopping) {
+      this.#beginStop();
+      return;
+    }
+    const bodies: EntryBody[] = [];
+    for (const node of run.plan.nodes) {
+      const step = run.steps[node.position];
+      if (step?.endedAtMs !== undefined) {
+        if (step.phase === "failed" && run.failing === undefined) bodies.push(...this.#failRun(node.name, step.error));
+        continue;
+      }
+      if (run.isReady(node)) this.#goOn(node, step);
+    }
+    if (bodies.length > 0) this.#follow(this.record(bodies));
+    this.wake();
+  }
+
+  /** Does what is due. */
+  wake(): void {
+    const { run } = this;
+    if (this.#gone || run.ended !== undefined || run.parked !== undefined) return;
+    const nowMs = this.services.now();
+    if (!run.stopping && nowMs >= run.deadlineMs) {
+      this.#follow(this.cancel("budget", "", "the run took longer than it may", true));
+      return;
+    }
+    for (const step of allSteps(run)) {
+      if (step.endedAtMs !== undefined) continue;
+      if (step.retryAtMs !== undefined && step.retryAtMs <= nowMs) this.#again(step);
+      else if (step.wait !== undefined) this.#expire(step, step.wait, nowMs);
+    }
+  }
+
+  /** Asks for the end. Resolves when that is stored; the end comes later. */
+  async cancel(
+    cause: CancelCause,
+    requestId: string,
+    reason: string,
+    compensate: boolean,
+    more: StoredWith = {},
+  ): Promise<void> {
+    const bodies: EntryBody[] =
+      this.run.cancel === undefined ? [{ type: "cancel.requested", cause, requestId, reason, compensate }] : [];
+    if (this.run.parked !== undefined) {
+      // A cancellation needs nobody's leave but the caller's.
+      bodies.unshift({ type: "run.resumed", principal: this.run.principal, requestId });
+    }
+    if (bodies.length > 0) await this.record(bodies, more);
+    this.#beginStop();
+  }
+
+  /** Gives a message to the run: to a step that waits for it, or to the next one that will. */
+  async signal(body: Extract<EntryBody, { type: "signal.received" }>, more: StoredWith): Promise<number> {
+    const { run } = this;
+    const seq = run.head + 1;
+    const bodies: EntryBody[] = [body];
+    const waiting = run.parked === undefined && !run.stopping ? this.#waitingFor(body.signal) : undefined;
+    if (waiting !== undefined) {
+      bodies.push({
+        type: "graph.step.succeeded",
+        stepId: waiting.stepId,
+        place: waiting.place,
+        attempt: 0,
+        output: body.payload,
+        inputTokens: 0,
+        outputTokens: 0,
+        signalSeq: seq,
+        carried: false,
+      });
+    }
+    await this.record(bodies, more);
+    return seq;
+  }
+
+  /** Decides a step that waits for a person. */
+  async decide(body: Extract<EntryBody, { type: "approval.decided" }>, more: StoredWith): Promise<void> {
+    const { run } = this;
+    const step = run.at(body.place);
+    const node = run.node(body.place.name);
+    if (step?.wait?.for !== "approval" || node.task.kind !== "approval") {
+      throw new AppError("STEP_NOT_WAITING", `the step ${body.place.name} waits for no approval`);
+    }
+    const { place, stepId } = step;
+    const { approved, by, reason } = body;
+    const bodies: EntryBody[] = [body];
+    if (approved || node.task.continueOnRefusal) {
+      bodies.push(succeeded(place, stepId, 0, inline({ approved, by, reason })));
+    } else {
+      const message = reason === "" ? "a person refused" : reason;
+      bodies.push(failed(place, stepId, 0, { reason: "APPROVAL_REFUSED", message }));
+    }
+    await this.record(bodies, more);
+  }
+
+  /** Goes on with a parked run, for somebody. */
+  async unpark(principal: Principal, encoded: Uint8Array, requestId: string, more: StoredWith): Promise<void> {
+    this.#principal = principal;
+    await this.record([{ type: "run.resumed", principal: encoded, requestId }], more);
+    this.resume();
+  }
+
+  /** A child of a step ended. */
+  childEnded(place: StepPlace, childRunId: string, end: GraphEnd): void {
+    const step = this.run.at(place);
+    if (this.#gone || step === undefined || step.endedAtMs !== undefined) return;
+    if (step.wait?.for !== "child" || step.wait.runId !== childRunId) return;
+    if (this.run.stopping) {
+      // The stop waits for it.
+      this.#childWaiters.get(childRunId)?.();
+      return;
+    }
+    const { stepId } = step;
+    this.#follow(
+      this.record([
+        end.state === "succeeded"
+          ? succeeded(place, stepId, 1, end.output)
+          : failed(place, stepId, 1, {
+              reason: "CHILD_FAILED",
+              message: `the child run ${childRunId} ${end.state === "failed" ? `failed: ${end.error.message}` : "was cancelled"}`,
+            }),
+      ]),
+    );
+  }
+
+  /** Drops everything without writing: another process goes on, or a later start. */
+  async close(): Promise<void> {
+    this.#gone = true;
+    for (const wake of this.#childWaiters.values()) wake();
+    const flights = [...this.#flights.values()];
+    for (const flight of flights) {
+      flight.loop?.turn.stop("abandon");
+      flight.controller.abort(new AppError("CANCELLED", "another process goes on"));
+    }
+    await Promise.allSettled(flights.map(({ done }) => done));
+    await this.#stopping;
+  }
+
+  /**
+   * Folds entries in, with all that follows from them, and stores them
+   * together. What they made ready begins when they are committed.
+   */
+  record(bodies: readonly EntryBody[], more: StoredWith = {}): Promise<void> {
+    if (this.#gone) return Promise.reject(new AppError("FENCED", "the run moved to another process"));
+    const { run } = this;
+    const atMs = this.services.now();
+    const all: EntryBody[] = [];
+    const begins: (() => void)[] = [];
+    const queue = [...bodies];
+    for (let body = queue.shift(); body !== undefined; body = queue.shift()) {
+      run.apply({ atMs, body });
+      all.push(body);
+      queue.push(...this.#consequences(body, begins));
+    }
+    return this.#store(all, atMs, begins, more);
+  }
+
+  /** Stores the first entries of a run, that are folded already. */
+  async begin(bodies: readonly EntryBody[], atMs: number, more: StoredWith): Promise<void> {
+    await this.#store(bodies, atMs, [() => this.resume()], more);
+  }
+
+  async #store(
+    all: readonly EntryBody[],
+    atMs: number,
+    begins: readonly (() => void)[],
+    more: StoredWith,
+  ): Promise<void> {
+    const { journal, onEnded } = this.#options;
+    const busy = this.#flights.size > 0 || begins.length > 0 || this.run.stopping || this.run.head <= 2;
+    this.#storing += 1;
+    try {
+      await journal.store(this.run, all, atMs, busy, more);
+    } finally {
+      this.#storing -= 1;
+    }
+    if (this.#gone) return;
+    if (this.run.ended !== undefined) {
+      onEnded(this);
+      return;
+    }
+    for (const begin of begins) begin(); // 1
+    this.#maybeQuiet();
+  }
+
+  #maybeQuiet(): void {
+    if (!this.#gone && this.quiet) this.#options.onQuiet(this);
+  }
+
+  /** What follows from an entry without doing anything; what has to be done goes to `begins`. */
+  #consequences(body: EntryBody, begins: (() => void)[]): readonly EntryBody[] {
+    switch (body.type) {
+      case "graph.step.succeeded":
+      case "step.skipped":
+        return this.#afterSuccess(body.place, begins);
+      case "graph.step.failed":
+        return body.retryAtMs === undefined ? this.#afterFailure(body.place, body.error, begins) : [];
+      case "run.failing":
+        begins.push(() => this.#beginStop());
+        return [];
+      default:
+        return [];
+    }
+  }
+
+  #afterSuccess(place: StepPlace, begins: (() => void)[]): readonly EntryBody[] {
+    const { run } = this;
+    if (place.compensation || run.stopping) {
+      if (place.compensation) begins.push(() => this.#beginStop());
+      return [];
+    }
+    const node = run.node(place.name);
+    if (place.index !== undefined) return this.#afterItem(node, begins);
+    const bodies: EntryBody[] = [];
+    for (const position of node.next) {
+      const next = run.plan.nodes[position];
+      if (next === undefined || run.steps[position] !== undefined || !run.isReady(next)) continue;
+      bodies.push(...this.#whenReady(next, begins));
+    }
+    if (bodies.length === 0 && run.plan.nodes.every((each) => run.isSettled(each.position))) return this.#succeedRun();
+    return bodies;
+  }
+
+  #whenReady(node: PlanNode, begins: (() => void)[]): readonly EntryBody[] {
+    try {
+      if (!isTaken(this.run, node)) return [{ type: "step.skipped", place: placeOf(node.name) }];
+    } catch (error) {
+      return [this.#evaluationFailed(placeOf(node.name), error)];
+    }
+    begins.push(() => this.#goOn(node, this.run.steps[node.position]));
+    return [];
+  }
+
+  #afterItem(node: PlanNode, begins: (() => void)[]): readonly EntryBody[] {
+    const step = this.run.steps[node.position];
+    if (node.task.kind !== "fan-out" || step === undefined) return [];
+    const count = listOf(this.run, node).length;
+    const done = step.items.filter((item) => item?.phase === "succeeded").length;
+    if (done === count) return [succeeded(step.place, step.stepId, 1, undefined)];
+    begins.push(() => this.#beginItems(node));
+    return [];
+  }
+
+  #afterFailure(place: StepPlace, error: StepError, begins: (() => void)[]): readonly EntryBody[] {
+    const { run } = this;
+    if (place.compensation) {
+      begins.push(() => this.#beginStop());
+      return [];
+    }
+    if (run.stopping) return [];
+    if (place.index !== undefined) {
+      const parent = placeOf(place.name);
+      return [failed(parent, run.stepIdAt(parent), 1, error)];
+    }
+    return this.#failRun(place.name, error);
+  }
+
+  /** Ends a run that nothing has to be stopped or undone for; else says that it is going to fail. */
+  #failRun(step: string, error: StepError | undefined): readonly EntryBody[] {
+    const why = error ?? { reason: "INTERNAL", message: "internal error" };
+    const { run } = this;
+    const open = allSteps(run).some((each) => each.endedAtMs === undefined) || this.#flights.size > 0;
+    const undo = run.plan.nodes.some(
+      (node) => node.compensation !== undefined && run.steps[node.position] !== undefined,
+    );
+    if (open || undo) return [{ type: "run.failing", step, error: why }];
+    return [{ type: "graph.ended", end: { state: "failed", error: why, step } }];
+  }
+
+  #succeedRun(): readonly EntryBody[] {
+    try {
+      return [{ type: "graph.ended", end: { state: "succeeded", output: inline(outputOfRun(this.run)) } }];
+    } catch (error) {
+      return this.#failRun("", toStepError(error));
+    }
+  }
+
+  /** Begins a step that is ready, or goes on with it. */
+  #goOn(node: PlanNode, step: StepState | undefined): void {
+    if (!this.#mayBegin()) return;
+    const place = placeOf(node.name);
+    try {
+      if (step === undefined && !isTaken(this.run, node)) {
+        this.#follow(this.record([{ type: "step.skipped", place }]));
+        return;
+      }
+      switch (node.task.kind) {
+        case "tool":
+        case "model":
+        case "agent":
+          if (step?.retryAtMs === undefined) this.#fly(place, node, node.task);
+          break;
+        case "fan-out":
+          this.#beginItems(node);
+          break;
+        default:
+          if (step?.wait === undefined) this.#beginWait(node, place);
+          else if (step.wait.for === "child") this.#follow(this.#options.startChild(this, place, step.stepId, null));
+      }
+    } catch (error) {
+      this.#follow(this.record([this.#evaluationFailed(place, error)]));
+    }
+  }
+
+  #beginWait(node: PlanNode, place: StepPlace): void {
+    const { run, services } = this;
+    const { task } = node;
+    const stepId = run.stepIdAt(place);
+    const nowMs = services.now();
+    const waits = (wait: Wait): Promise<void> => this.record([{ type: "step.waiting", stepId, place, wait }]);
+    switch (task.kind) {
+      case "approval": {
+        const prompt = resolveText(task.prompt, scopeOf(run));
+        this.#follow(waits({ for: "approval", prompt, expiresAtMs: after(nowMs, task.expiresAfterMs) }));
+        return;
+      }
+      case "timer": {
+        const dueAtMs =
+          "durationMs" in task.due ? nowMs + task.due.durationMs : timeOf(resolve(task.due.until, scopeOf(run)));
+        this.#follow(waits({ for: "timer", dueAtMs }));
+        return;
+      }
+      case "signal": {
+        const kept = run.signals.find(({ signal }) => signal === task.signal);
+        this.#follow(
+          kept === undefined
+            ? waits({ for: "signal", signal: task.signal, expiresAtMs: after(nowMs, task.expiresAfterMs) })
+            : this.record([{ ...succeeded(place, stepId, 0, kept.payload), signalSeq: kept.seq }]),
+        );
+        return;
+      }
+      case "child-run":
+        this.#startChild(place, task);
+        return;
+      default:
+        throw new TypeError(`${node.name} does not wait`);
+    }
+  }
+
+  #startChild(place: StepPlace, task: Extract<CompiledItemTask, { kind: "child-run" }>): void {
+    const { run } = this;
+    const input = task.input === undefined ? null : resolve(task.input, scopeOf(run, itemScope(run, place)));
+    this.#follow(this.#options.startChild(this, place, run.stepIdAt(place), input));
+  }
+
+  #beginItems(node: PlanNode): void {
+    if (!this.#mayBegin() || node.task.kind !== "fan-out") return;
+    const { run } = this;
+    const place = placeOf(node.name);
+    const { task, concurrency } = node.task;
+    const list = listOf(run, node);
+    if (list.length === 0) {
+      this.#follow(this.record([succeeded(place, run.stepIdAt(place), 1, inline([]))]));
+      return;
+    }
+    const step = run.steps[node.position];
+    if (step?.endedAtMs !== undefined) return;
+    // Those that were begun before, and are under way nowhere.
+    for (const item of step?.items ?? []) {
+      if (item === undefined || item.endedAtMs !== undefined || item.retryAtMs !== undefined) continue;
+      if (item.wait?.for === "child") this.#follow(this.#options.startChild(this, item.place, item.stepId, null));
+      else if (!this.#flights.has(item.stepId)) this.#beginItem(node, item.place, task);
+    }
+    const inFlight = [...this.#flights.values()].filter(
+      (each) => each.place.name === node.name && run.at(each.place) === undefined,
+    ).length;
+    for (const index of itemsToBegin(step, list.length, concurrency - inFlight)) {
+      const item = itemPlace(node.name, index);
+      if (!this.#flights.has(run.stepIdAt(item))) this.#beginItem(node, item, task);
+    }
+  }
+
+  #beginItem(node: PlanNode, place: StepPlace, task: CompiledItemTask): void {
+    if (task.kind === "child-run") this.#startChild(place, task);
+    else this.#fly(place, node, task);
+  }
+
+  #again(step: StepState): void {
+    if (this.#flights.has(step.stepId)) return;
+    const node = this.run.node(step.place.name);
+    if (step.place.compensation) {
+      if (node.compensation !== undefined) this.#fly(step.place, node, node.compensation);
+      return;
+    }
+    if (!this.#mayBegin()) return;
+    const task = node.task.kind === "fan-out" ? node.task.task : node.task;
+    if (task.kind === "tool" || task.kind === "model" || task.kind === "agent") this.#fly(step.place, node, task);
+  }
+
+  #expire(step: StepState, wait: Wait, nowMs: number): void {
+    if (this.run.stopping) return;
+    const { place, stepId } = step;
+    if (wait.for === "timer" && wait.dueAtMs <= nowMs) {
+      this.#follow(this.record([succeeded(place, stepId, 0, inline({ at: new Date(nowMs).toISOString() }))]));
+    } else if ((wait.for === "signal" || wait.for === "approval") && (wait.expiresAtMs ?? Infinity) <= nowMs) {
+      const message = wait.for === "signal" ? `no message ${wait.signal} came in time` : "nobody decided in time";
+      this.#follow(this.record([failed(place, stepId, 0, { reason: "WAIT_EXPIRED", message })]));
+    }
+  }
+
+  #waitingFor(signal: string): StepState | undefined {
+    return allSteps(this.run).find(
+      (step) => step.endedAtMs === undefined && step.wait?.for === "signal" && step.wait.signal === signal,
+    );
+  }
+
+  /** Whether something may begin now; says why not, if that is the run's own fault. */
+  #mayBegin(): boolean {
+    const { run } = this;
+    if (this.#gone || run.ended !== undefined || run.parked !== undefined || run.stopping) return false; // 3
+    if (run.head >= maxHistory) {
+      this.#park({
+        reason: "RUN_HISTORY_FULL",
+        message: `the history of the run has ${run.head} entries, and may have ${maxHistory}`,
+        diff: [],
+      });
+      return false;
+    }
+    if (run.begun + this.#flights.size >= run.accepted.maxSteps) {
+      const message = `the run began ${run.accepted.maxSteps} steps, and may not begin more`;
+      this.#follow(this.record([{ type: "run.failing", step: "", error: { reason: "RUN_BUDGET", message } }]));
+      return false;
+    }
+    return true;
+  }
+
+  #park(parked: Parked): void {
+    if (this.run.parked !== undefined || this.run.ended !== undefined) return;
+    this.services.log.warn({ runId: this.run.runId, reason: parked.reason }, "a run is parked");
+    this.#follow(this.record([{ type: "run.parked", parked }]));
+  }
+
+  /** Makes an attempt of a step. */
+  #fly(place: StepPlace, node: PlanNode, task: Exclude<CompiledItemTask, { kind: "child-run" }>): void {
+    const stepId = this.run.stepIdAt(place);
+    if (this.#flights.has(stepId)) return;
+    const tool = task.kind === "tool" ? this.#tools.get(task.tool) : undefined;
+    const flight: Flight = {
+      place,
+      stepId,
+      controller: new AbortController(),
+      tool,
+      loop: undefined,
+      done: Promise.resolve(),
+    };
+    this.#flights.set(stepId, flight);
+    flight.done = (task.kind === "tool" ? this.#callTool(flight, node, task) : this.#runLoop(flight, node)).then(
+      (bodies) => this.#land(flight, bodies),
+      (error: unknown) => this.#crash(flight, error),
+    );
+  }
+
+  async #land(flight: Flight, bodies: readonly EntryBody[]): Promise<void> {
+    this.#flights.delete(flight.stepId);
+    if (this.#gone) return;
+    // Whoever stopped the run asks the tool how far it got.
+    if (bodies.length > 0 && !flight.controller.signal.aborted) {
+      try {
+        await this.record(bodies);
+      } catch (error) {
+        this.#broken(error);
+      }
+      return;
+    }
+    this.#maybeQuiet();
+  }
+
+  async #crash(flight: Flight, error: unknown): Promise<void> {
+    this.#flights.delete(flight.stepId);
+    if (this.#gone || flight.controller.signal.aborted) return;
+    if (error instanceof AppError && (error.reason === "PRINCIPAL_REVOKED" || error.reason === "NON_DETERMINISTIC")) {
+      this.#park({ reason: error.reason, message: error.message, diff: [] });
+      this.#maybeQuiet();
+      return;
+    }
+    if (error instanceof AppError && error.reason !== "FENCED" && error.reason !== "EPOCH_STALE") {
+      this.#follow(this.record([this.#attemptFailed(flight, this.run.node(flight.place.name), toStepError(error))]));
+      return;
+    }
+    this.#broken(error);
+  }
+
+  async #callTool(flight: Flight, node: PlanNode, task: CompiledToolTask): Promise<readonly EntryBody[]> {
+    const { run, services } = this;
+    const { place, stepId, controller, tool } = flight;
+    const attempt = (run.at(place)?.failures ?? 0) + 1;
+    if (tool === undefined) {
+      return [
+        failed(place, stepId, attempt, {
+          reason: "TOOL_NOT_FOUND",
+          message: `the run holds on to no tool ${task.tool}`,
+        }),
+      ];
+    }
+    const args = resolve(task.arguments, scopeOf(run, itemScope(run, place))) as JsonObject;
+    const { signal } = controller;
+    const principal = await untilAvailable(() => services.principals.assertMayAct(this.#principal, signal), signal);
+    const watch = this.#watch(flight, node, attempt);
+    try {
+      const outcome = await services.tools.call(
+        this.#caller(principal),
+        {
+          tool,
+          stepId,
+          attempt,
+          arguments: args,
+          afterFailures: attempt - 1,
+          timeoutMs: place.compensation ? graphDefaults.timeoutMs : node.step.timeoutMs,
+          heartbeatTimeoutMs: node.step.heartbeatTimeoutMs,
+        },
+        signal,
+      );
+      if (watch.timedOut) return [await this.#timedOut(flight, node)];
+      if (outcome.type === "error") {
+        services.metrics.stepEnded("tool", "failed");
+        return [this.#attemptFailed(flight, node, outcome.error)];
+      }
+      services.metrics.stepEnded("tool", "succeeded");
+      return [succeeded(place, stepId, attempt, await this.#keep(outcome.value))];
+    } catch (error) {
+      if (watch.timedOut) return [await this.#timedOut(flight, node)];
+      throw error;
+    } finally {
+      watch.end();
+    }
+  }
+
+  async #runLoop(flight: Flight, node: PlanNode): Promise<readonly EntryBody[]> {
+    const { place, stepId } = flight;
+    const attempt = (this.run.at(place)?.failures ?? 0) + 1;
+    const loop = runAgentLoop(this, place, this.services.now());
+    flight.loop = loop;
+    const onAbort = (): void => loop.turn.stop("abandon");
+    flight.controller.signal.addEventListener("abort", onAbort, { once: true });
+    try {
+      const end = await loop.ended;
+      if (end.type === "answer") return [succeeded(place, stepId, attempt, await this.#keep(end.output))];
+      const error: StepError =
+        end.end.state === "failed" ? end.end.error : { reason: "CANCELLED", message: "the step was cancelled" };
+      return [this.#attemptFailed(flight, node, error)];
+    } finally {
+      flight.controller.signal.removeEventListener("abort", onAbort);
+    }
+  }
+
+  /** Says that a step has started when it takes longer than a moment, and ends it when it takes too long. */
+  #watch(flight: Flight, node: PlanNode, attempt: number): { readonly timedOut: boolean; end(): void } {
+    const { place, stepId, controller } = flight;
+    const timeoutMs = (place.compensation ? undefined : node.step.timeoutMs) ?? graphDefaults.timeoutMs;
+    let timedOut = false;
+    let timer = setTimeout(
+      () => {
+        if (this.#gone || controller.signal.aborted || this.run.parked !== undefined) return;
+        timer = setTimeout(() => {
+          timedOut = true;
+          controller.abort(new AppError("STEP_TIMEOUT", `the attempt took longer than ${timeoutMs} ms`));
+        }, timeoutMs - slowStepMs);
+        if (this.run.at(place)?.endedAtMs === undefined) {
+          this.#follow(this.record([{ type: "graph.step.started", stepId, place, attempt }]));
+        }
+      },
+      Math.min(slowStepMs, timeoutMs),
+    );
+    return {
+      get timedOut() {
+        return timedOut;
+      },
+      end: () => clearTimeout(timer),
+    };
+  }
+
+  async #timedOut(flight: Flight, node: PlanNode): Promise<EntryBody> {
+    const receipt = await this.services.tools.cancel(this.#caller(this.#principal), flight.stepId);
+    // From here on it is an attempt that failed, not one that was stopped.
+    this.#flights.set(flight.stepId, Object.assign(flight, { controller: new AbortController() }));
+    const body = this.#attemptFailed(flight, node, { reason: "STEP_TIMEOUT", message: "the attempt took too long" });
+    return body.type === "graph.step.failed" ? { ...body, receipt } : body;
+  }
+
+  #attemptFailed({ place, stepId }: Pick<Flight, "place" | "stepId">, node: PlanNode, error: StepError): EntryBody {
+    const failures = (this.run.at(place)?.failures ?? 0) + 1;
+    const policy = place.compensation ? graphDefaults.retry : node.step.retry;
+    const delayMs = retryDelayMs(policy, error, failures);
+    const retryAtMs = delayMs === undefined ? undefined : this.services.now() + delayMs;
+    return { ...failed(place, stepId, failures, error), retryAtMs };
+  }
+
+  #evaluationFailed(place: StepPlace, error: unknown): EntryBody {
+    const failures = (this.run.at(place)?.failures ?? 0) + 1;
+    return failed(place, this.run.stepIdAt(place), failures, toStepError(error));
+  }
+
+  readonly #childWaiters = new Map<string, () => void>();
+
+  /** Stops what is under way, undoes what was done if that is asked for, and ends the run. */
+  #beginStop(): void {
+    if (this.#gone || this.run.ended !== undefined || this.#stopping !== undefined) return;
+    this.#stopping = this.#stop()
+      .catch((error: unknown) => this.#broken(error))
+      .finally(() => {
+        this.#stopping = undefined;
+        this.#maybeQuiet();
+      });
+  }
+
+  async #stop(): Promise<void> {
+    const { run } = this;
+    const flights = [...this.#flights.values()].filter(({ place }) => !place.compensation);
+    for (const flight of flights) flight.controller.abort(new AppError("CANCELLED", "the run was stopped"));
+    const bodies = await this.#receipts(flights);
+    await Promise.allSettled(flights.map(({ done }) => done));
+    if (this.#gone) return;
+    if (bodies.length > 0) await this.record(bodies.filter(({ place }) => run.at(place)?.endedAtMs === undefined));
+    if (this.#gone) return;
+    const [next] = compensationsLeft(run);
+    if (next?.compensation !== undefined) {
+      const state = run.steps[next.position]?.compensation;
+      // Its end, or its next attempt, comes back here.
+      if (state?.retryAtMs === undefined) {
+        this.#fly({ name: next.name, index: undefined, compensation: true }, next, next.compensation);
+      }
+      return;
+    }
+    await this.record([{ type: "graph.ended", end: endOf(run) }]);
+  }
+
+  /** Asks how far everything had got that may be under way, here or in a process that is gone. */
+  async #receipts(flights: readonly Flight[]) {
+    const { run } = this;
+    const caller = this.#caller(this.#principal);
+    const asked: Promise<Extract<EntryBody, { type: "step.cancelled" }>[]>[] = [];
+    const ask = (place: StepPlace, tool: boolean): void => {
+      const stepId = run.stepIdAt(place);
+      const step = run.at(place);
+      asked.push(
+        (async () => {
+          let receipt: Receipt = "not-started";
+          if (step?.loop !== undefined) {
+            for (const call of callsInFlight(step.loop))
+              receipt = worse(receipt, await this.services.tools.cancel(caller, call.stepId));
+          } else if (step?.wait?.for === "child") {
+            receipt = await this.#stopChild(step.wait.runId);
+          } else if (tool) {
+            receipt = await this.services.tools.cancel(caller, stepId);
+          }
+          const known = step !== undefined || flights.some((flight) => flight.stepId === stepId);
+          return known || receipt !== "not-started"
+            ? [{ type: "step.cancelled" as const, stepId, place, receipt }]
+            : [];
+        })(),
+      );
+    };
+    for (const node of run.plan.nodes) {
+      const step = run.steps[node.position];
+      if (step?.endedAtMs !== undefined || !run.isReady(node)) continue;
+      if (node.task.kind === "fan-out") {
+        const isTool = node.task.task.kind === "tool";
+        const count = countOf(run, node);
+        for (let index = 0; index < count; index += 1) {
+          if (step?.items[index]?.endedAtMs === undefined) ask(itemPlace(node.name, index), isTool);
+        }
+        if (step !== undefined || count > 0) {
+          asked.push(
+            Promise.all([...asked]).then(() =>
+              run.steps[node.position] === undefined && !flights.some(({ place }) => place.name === node.name)
+                ? []
+                : [
+                    {
+                      type: "step.cancelled" as const,
+                      stepId: run.stepIdAt(placeOf(node.name)),
+                      place: placeOf(node.name),
+                      receipt: "partial" as const,
+                    },
+                  ],
+            ),
+          );
+        }
+      } else {
+        ask(placeOf(node.name), node.task.kind === "tool");
+      }
+    }
+    return (await Promise.all(asked)).flat();
+  }
+
+  async #stopChild(childRunId: string): Promise<Receipt> {
+    const ended = new Promise<void>((resolve) => this.#childWaiters.set(childRunId, resolve));
+    await this.#options.cancelChild(childRunId, this.run.failing !== undefined || this.run.cancel?.compensate === true);
+    await ended;
+    this.#childWaiters.delete(childRunId);
+    return "partial";
+  }
+
+  /** What a child is told that is not to be found: it had ended already. */
+  childGone(childRunId: string): void {
+    this.#childWaiters.get(childRunId)?.();
+  }
+
+  #caller(principal: Principal): ToolCaller {
+    const { accepted, runId } = this.run;
+    return {
+      principal,
+      requestId: accepted.requestId === "" ? newId("req") : accepted.requestId,
+      traceparent: accepted.traceparent,
+      runId,
+      sessionId: "",
+      epoch: this.epoch,
+    };
+  }
+
+  async #keep(value: Json): Promise<Payload> {
+    if (isDeeperThan(value, maxJsonDepth)) {
+      throw new AppError("TOOL_RESULT_INVALID", `the result has more than ${maxJsonDepth} levels`);
+    }
+    return await this.services.payloads.keep(this.#options.orgUuid, value);
+  }
+
+  #follow(stored: Promise<unknown>): void {
+    stored.catch((error: unknown) => this.#broken(error));
+  }
+
+  #broken(error: unknown): void {
+    if (this.#gone) return;
+    this.#gone = true;
+    this.#options.onBroken(error); // 4
+  }
+}
+
+/** Every step that was begun, with elements and compensations. */
+function allSteps(run: GraphRun): readonly StepState[] {
+  const all: StepState[] = [];
+  for (const step of run.steps) {
+    if (step === undefined) continue;
+    all.push(step);
+    for (const item of step.items) if (item !== undefined) all.push(item);
+    if (step.compensation !== undefined) all.push(step.compensation);
+  }
+  return all;
+}
+
+function countOf(run: GraphRun, node: PlanNode): number {
+  try {
+    return listOf(run, node).length;
+  } catch {
+    return 0; // what cannot be evaluated was never begun
+  }
+}
+
+function endOf(run: GraphRun): GraphEnd {
+  if (run.failing !== undefined) return { state: "failed", ...run.failing };
+  if (run.cancel?.cause === "budget") {
+    return { state: "failed", error: { reason: "RUN_BUDGET", message: run.cancel.reason }, step: "" };
+  }
+  return { state: "cancelled" };
+}
+
+function succeeded(place: StepPlace, stepId: string, attempt: number, output: Payload | undefined) {
+  return {
+    type: "graph.step.succeeded",
+    stepId,
+    place,
+    attempt,
+    output,
+    inputTokens: 0,
+    outputTokens: 0,
+    signalSeq: 0,
+    carried: false,
+  } as const;
+}
+
+function failed(place: StepPlace, stepId: string, attempt: number, error: StepError) {
+  return {
+    type: "graph.step.failed",
+    stepId,
+    place,
+    attempt,
+    error,
+    retryAtMs: undefined,
+    receipt: undefined,
+  } as const;
+}
+
+function inline(value: Json): Payload {
+  return { value, blob: undefined };
+}
+
+function after(nowMs: number, afterMs: number | undefined): number | undefined {
+  return afterMs === undefined ? undefined : nowMs + afterMs;
+}
+
+function timeOf(value: Json): number {
+  const ms = typeof value === "string" ? Date.parse(value) : Number.NaN;
+  if (Number.isNaN(ms)) throw new AppError("EVALUATION_FAILED", "the time to wait for is no RFC 3339 text");
+  return ms;
+}
+
+function toStepError(error: unknown): StepError {
+  if (!(error instanceof AppError)) throw error;
+  return { reason: error.reason, message: error.message };
+}
+
+const severity: readonly Receipt[] = ["not-started", "done", "partial", "may-still-run"];
+
+function worse(a: Receipt, b: Receipt): Receipt {
+  return severity.indexOf(a) >= severity.indexOf(b) ? a : b;
+}
