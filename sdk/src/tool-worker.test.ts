@@ -19,8 +19,11 @@ afterEach(async () => {
   await Promise.all(workers.splice(0).map((worker) => worker.close()));
 });
 
-async function serve(tools: readonly DefinedTool[], options: ServeOptions = {}) {
-  const service = createFakeToolWorkerService();
+async function serve(
+  tools: readonly DefinedTool[],
+  options: ServeOptions = {},
+  service = createFakeToolWorkerService(),
+) {
   const transport = createRouterTransport((router) => router.service(ToolWorkerService, service.handlers));
   const cadre = createCadre({ baseUrl: "http://fake", transport, retry: { initialDelayMs: 0 } });
   const errors: unknown[] = [];
@@ -275,4 +278,18 @@ test("a signal ends it before the server was ever reached", async () => {
   await expect(cadre.tools.serve([double], { signal: controller.signal })).rejects.toMatchObject({
     reason: "CANCELLED",
   });
+});
+
+test("a call whose silence is timed gets heartbeats in time, although the server asked for few", async () => {
+  const { tool, calls } = createHeldTool();
+  const { service } = await serve([tool], {}, createFakeToolWorkerService(60_000));
+  service.call(1, "held");
+  await expect.poll(() => calls.length).toBe(1);
+  expect(service.heartbeatsAt).toEqual([]);
+  const callId = service.call(2, "held", {}, "timed", 1_000);
+  await expect.poll(() => service.heartbeatsAt.length, { timeout: 5_000 }).toBeGreaterThanOrEqual(3);
+  expect(service.heartbeat).toContain(callId);
+  calls[1]?.end();
+  await expect.poll(() => service.results.length).toBe(1);
+  calls[0]?.end();
 });

@@ -10,6 +10,8 @@
 //    and names what it runs. A registration that ended does: its calls were
 //    handed out to others, so their handlers are aborted and nothing is reported.
 // 5. No calls are asked for after `close`, and `close` is bounded.
+// 6. Heartbeats name every call, and come at least three times within the
+//    shortest heartbeat timeout of those that are held.
 
 import { fromJson, type JsonValue, type MessageInitShape } from "@bufbuild/protobuf";
 import { durationMs, timestampMs, ValueSchema } from "@bufbuild/protobuf/wkt";
@@ -152,6 +154,7 @@ export function serveTools(
   let running = 0;
   let workerId = "";
   let heartbeatMs = 10_000;
+  let pause = new AbortController();
   let connection = new AbortController();
   let onIdle: (() => void) | undefined;
 
@@ -160,6 +163,8 @@ export function serveTools(
   function accept(call: WorkerCall): void {
     if (active.has(call.callId) || ended.has(call.callId)) return;
     if (waiting.some(({ callId }) => callId === call.callId)) return;
+    // The pause before the next heartbeat may be too long for this one.
+    if (call.heartbeatTimeout !== undefined) pause.abort();
     if (running < concurrency) start(call);
     else if (active.size + waiting.length < maxCalls) waiting.push(call);
     else void report(call, failure("TOOL_UNAVAILABLE", "the worker has more calls than it said it can take"));
@@ -233,7 +238,7 @@ export function serveTools(
     } catch (thrown) {
       if (controller.signal.reason instanceof CallCancelled) return { case: "cancelled", value: {} };
       if (controller.signal.reason instanceof CallTimedOut) {
-        return failure("DEADLINE_EXCEEDED", `the tool took longer than ${tool.timeoutMs} ms`);
+        return failure("DEADLINE_EXCEEDED", "the tool took longer than the call may take");
       }
       if (thrown instanceof ToolFailure) return failure(thrown.reason, thrown.message);
       onError(thrown, { kind: "handler", tool: call.tool, callId: call.callId });
@@ -387,11 +392,21 @@ export function serveTools(
     }
   }
 
+  /** How long to wait until the next heartbeat, in milliseconds (6.). */
+  function pauseMs(): number {
+    const held = [...waiting, ...[...active.values()].map(({ call }) => call)];
+    const timeouts = held.flatMap(({ heartbeatTimeout }) =>
+      heartbeatTimeout === undefined ? [] : [durationMs(heartbeatTimeout)],
+    );
+    return Math.max(100, Math.min(heartbeatMs, ...timeouts.map((timeoutMs) => timeoutMs / 4)));
+  }
+
   async function keepAlive(): Promise<void> {
     // Where nothing was registered, `stop` has aborted by now.
     await registered.promise.catch(() => undefined);
     while (!stop.signal.aborted) {
-      await delay(heartbeatMs, stop.signal).catch(() => undefined);
+      pause = new AbortController();
+      await delay(pauseMs(), AbortSignal.any([stop.signal, pause.signal])).catch(() => undefined);
       if (stop.signal.aborted || workerId === "") continue;
       const usedId = workerId;
       try {

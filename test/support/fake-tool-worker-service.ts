@@ -21,11 +21,13 @@ export interface FakeToolWorkerService {
   readonly results: readonly ReportResultRequest[];
   /** The calls named in the newest heartbeat. */
   readonly heartbeat: readonly string[];
+  /** When heartbeats came, in monotonic milliseconds. */
+  readonly heartbeatsAt: readonly number[];
   readonly drained: boolean;
   /** Whether a worker is connected now. */
   readonly connected: boolean;
   /** Hands out a call; the id is `call_` and the number in 26 digits. */
-  call(number: number, tool: string, args?: JsonObject, idempotencyKey?: string): string;
+  call(number: number, tool: string, args?: JsonObject, idempotencyKey?: string, heartbeatTimeoutMs?: number): string;
   cancel(callId: string): void;
   /** Ends the open stream with an error. */
   breakConnection(error?: ConnectError): void;
@@ -45,13 +47,17 @@ export function failureOf(reason: string, code: Code): ConnectError {
 }
 
 /** Creates the service. */
-export function createFakeToolWorkerService(): FakeToolWorkerService {
+export function createFakeToolWorkerService(
+  /** How often workers are told to send a heartbeat. */
+  heartbeatIntervalMs = 100,
+): FakeToolWorkerService {
   const connections: ConnectRequest[] = [];
   const outputs: ReportOutputRequest[] = [];
   const results: ReportResultRequest[] = [];
   const failures: ConnectError[] = [];
   const cancelled: string[] = [];
   let heartbeat: readonly string[] = [];
+  const heartbeatsAt: number[] = [];
   let drained = false;
   let workers = 0;
   let known = "";
@@ -77,15 +83,17 @@ export function createFakeToolWorkerService(): FakeToolWorkerService {
     get heartbeat() {
       return heartbeat;
     },
+    heartbeatsAt,
     get drained() {
       return drained;
     },
     get connected() {
       return current !== undefined;
     },
-    call(number, tool, args = {}, idempotencyKey = `key-${number}`) {
+    call(number, tool, args = {}, idempotencyKey = `key-${number}`, heartbeatTimeoutMs) {
       const callId = `call_${String(number).padStart(26, "0")}`;
-      push({ case: "call", value: { callId, tool, arguments: args, idempotencyKey, attempt: 1 } });
+      const timed = heartbeatTimeoutMs === undefined ? {} : { heartbeatTimeout: durationFromMs(heartbeatTimeoutMs) };
+      push({ case: "call", value: { callId, tool, arguments: args, idempotencyKey, attempt: 1, ...timed } });
       return callId;
     },
     cancel: (callId) => push({ case: "cancel", value: { callId } }),
@@ -113,7 +121,7 @@ export function createFakeToolWorkerService(): FakeToolWorkerService {
           if (current === connection) current = undefined;
           wake();
         });
-        const registered = { workerId: known, heartbeatInterval: durationFromMs(100), digests: [] };
+        const registered = { workerId: known, heartbeatInterval: durationFromMs(heartbeatIntervalMs), digests: [] };
         yield create(ConnectResponseSchema, { message: { case: "registered", value: registered } });
         while (!context.signal.aborted) {
           const { broken } = connection;
@@ -139,6 +147,7 @@ export function createFakeToolWorkerService(): FakeToolWorkerService {
       heartbeat(request) {
         if (request.workerId !== known) throw failureOf("WORKER_NOT_FOUND", Code.NotFound);
         heartbeat = request.callIds;
+        heartbeatsAt.push(performance.now());
         return { cancelledCallIds: cancelled.splice(0) };
       },
       drain() {
