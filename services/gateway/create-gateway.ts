@@ -6,6 +6,7 @@ import { createByteBudget } from "../runtime/edge/byte-budget.ts";
 import { createConnectHandler } from "../runtime/edge/connect-handler.ts";
 import { type EdgeLimits, edgeLimits } from "../runtime/edge/edge-limits.ts";
 import type { EdgeHandler } from "../runtime/edge/edge-request.ts";
+import { logRefused, type OnRefused } from "../runtime/edge/refused-call.ts";
 import type { Logger } from "../runtime/log/log.ts";
 import type { Mode } from "../runtime/platform/platform.ts";
 import { type Implementation, implement } from "../runtime/rpc/implementation.ts";
@@ -33,6 +34,8 @@ export interface GatewayOptions {
   /** Further services that this process serves itself, by Connect, gRPC and gRPC-Web alone. */
   readonly own?: readonly Implementation[];
   readonly log: Logger;
+  /** Told of calls that are refused outside of the interceptors. */
+  readonly onRefused?: OnRefused;
   readonly version: string;
   readonly mode: Mode;
   /** Exact origins whose pages may call; none by default. */
@@ -79,11 +82,13 @@ export function createGateway(options: GatewayOptions): Gateway {
     return implement(HealthService, createHealthHandlers({ health, renderMetrics: options.renderMetrics }));
   });
   const budget = createByteBudget(limits);
+  const onRefused = logRefused(log, options.onRefused);
   const transport = createLocalTransport(implementations, interceptors);
   const rest = createRestHandler({
     router: createRouter(routesOf(contract.publicServices)),
     transport,
     budget,
+    onRefused,
     limits,
     ...options.streamTimes,
   });
@@ -91,6 +96,7 @@ export function createGateway(options: GatewayOptions): Gateway {
     implementations: [...implementations, ...(options.own ?? [])],
     interceptors,
     log,
+    onRefused,
     limits,
     budget,
   });
@@ -99,7 +105,7 @@ export function createGateway(options: GatewayOptions): Gateway {
     transport,
     others: adapter,
     budget,
-    log,
+    onRefused,
     limits,
   });
   const openapi = createOpenapi({ services: contract.publicServices, version });

@@ -17,6 +17,8 @@ import type { Implementation } from "../runtime/rpc/implementation.ts";
 import { createAdminHandler } from "./admin/admin-handler.ts";
 import { startAdminServer } from "./admin/admin-server.ts";
 import { createCpuProfiler } from "./admin/cpu-profile.ts";
+import { createEdgeAudit } from "./app/edge-audit.ts";
+import { observeEdge } from "./app/observe-edge.ts";
 import { watchHealth } from "./app/watch-health.ts";
 import type { GatewayConfig } from "./config.ts";
 import { loadContract } from "./contract/load-contract.ts";
@@ -58,6 +60,7 @@ export async function startGateway(platform: Platform, config: GatewayConfig): P
     audit: platform.audit(self),
   });
 
+  const edgeAudit = createEdgeAudit(platform.audit(self).denials);
   const limits = {
     maxConnections: config.CADRE_MAX_CONNECTIONS,
     maxConnectionsPerSource: config.CADRE_MAX_CONNECTIONS_PER_SOURCE,
@@ -76,6 +79,7 @@ export async function startGateway(platform: Platform, config: GatewayConfig): P
     mode: platform.mode,
     corsOrigins: config.CADRE_CORS_ORIGINS,
     renderMetrics: () => platform.renderMetrics(),
+    onRefused: edgeAudit.onRefused,
     limits,
     endings: { events: endEvents.signal, others: endStreams.signal },
   });
@@ -86,9 +90,11 @@ export async function startGateway(platform: Platform, config: GatewayConfig): P
     log,
     limits,
     handler,
+    onAbuse: edgeAudit.onAbuse,
     authorities: config.CADRE_AUTHORITIES,
     trustedProxies: config.CADRE_TRUSTED_PROXIES,
   });
+  observeEdge(platform.meter, edge);
   const adminHandler = createAdminHandler({
     health,
     renderMetrics: () => platform.renderMetrics(),

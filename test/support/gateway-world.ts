@@ -11,6 +11,7 @@ import type { Logger } from "../../services/runtime/log/log.ts";
 import { createMemoryMesh } from "../../services/runtime/memory/memory-mesh.ts";
 import type { MeshServer } from "../../services/runtime/mesh/mesh.ts";
 import { createPlatform } from "../../services/runtime/platform/create-platform.ts";
+import type { Platform } from "../../services/runtime/platform/platform.ts";
 import { type Implementation, implement } from "../../services/runtime/rpc/implementation.ts";
 import { startTelemetry } from "../../services/runtime/telemetry/telemetry.ts";
 import { createFakeCredentials, type FakeCredentials } from "./fake-credentials.ts";
@@ -31,6 +32,7 @@ export interface GatewayWorldOptions {
 /** The real gateway over a mesh in memory, with fakes behind it. */
 export interface GatewayWorld {
   readonly gateway: RunningGateway;
+  readonly platform: Platform;
   readonly credentials: FakeCredentials;
   /** What was logged. */
   readonly lines: readonly Readonly<Record<string, unknown>>[];
@@ -84,6 +86,7 @@ export async function startGatewayWorld(options: GatewayWorldOptions = {}): Prom
   );
   return {
     gateway,
+    platform,
     credentials,
     lines,
     tools: servers[2],

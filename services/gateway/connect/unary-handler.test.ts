@@ -14,6 +14,7 @@ import { createByteBudget } from "../../runtime/edge/byte-budget.ts";
 import { type ConnectHandler, createConnectHandler } from "../../runtime/edge/connect-handler.ts";
 import { edgeLimits } from "../../runtime/edge/edge-limits.ts";
 import { createEdgeServer, type EdgeServer } from "../../runtime/edge/edge-server.ts";
+import { logRefused } from "../../runtime/edge/refused-call.ts";
 import { AppError } from "../../runtime/errors/app-error.ts";
 import { newId } from "../../runtime/ids/id.ts";
 import { deadline } from "../../runtime/interceptor/deadline.ts";
@@ -81,7 +82,7 @@ beforeAll(async () => {
       transport: createLocalTransport(implementations, chain),
       others,
       budget,
-      log,
+      onRefused: logRefused(log),
     }),
   );
 });

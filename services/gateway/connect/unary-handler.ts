@@ -7,12 +7,12 @@ import type { ConnectHandler } from "../../runtime/edge/connect-handler.ts";
 import { type EdgeLimits, edgeLimits, messageLimits } from "../../runtime/edge/edge-limits.ts";
 import { type EdgeIncoming, type EdgeResponse, edgeRequest, edgeRequestKey } from "../../runtime/edge/edge-request.ts";
 import { tooLarge } from "../../runtime/edge/message-size.ts";
+import type { OnRefused } from "../../runtime/edge/refused-call.ts";
 import { assertMetadata } from "../../runtime/edge/request-metadata.ts";
 import { createResponseWriter } from "../../runtime/edge/response-writer.ts";
 import { assertMessageWithinLimits } from "../../runtime/edge/wire-limits.ts";
 import { AppError } from "../../runtime/errors/app-error.ts";
 import { toAppError, toConnectError } from "../../runtime/errors/failure.ts";
-import type { Logger } from "../../runtime/log/log.ts";
 import { decodeMessage } from "../../runtime/rpc/message-codec.ts";
 import { setHead } from "../rest/answer.ts";
 import { toHeaders } from "../rest/request-header.ts";
@@ -26,7 +26,8 @@ export interface UnaryHandlerOptions {
   /** Serves every other request. */
   readonly others: ConnectHandler;
   readonly budget: ByteBudget;
-  readonly log: Logger;
+  /** Told of calls that are refused outside of the interceptors. */
+  readonly onRefused: OnRefused;
   readonly limits?: EdgeLimits;
 }
 
@@ -43,7 +44,7 @@ const compressFromBytes = 1_024;
  * failed are dropped.
  */
 export function createUnaryHandler(options: UnaryHandlerOptions): ConnectHandler {
-  const { others, transport, budget, log, limits = edgeLimits } = options;
+  const { others, transport, budget, onRefused, limits = edgeLimits } = options;
   const methods = new Map(options.methods.map((method) => [`/${method.parent.typeName}/${method.name}`, method]));
   const maxBytes = messageLimits.unaryMaxBytes;
 
@@ -63,11 +64,8 @@ export function createUnaryHandler(options: UnaryHandlerOptions): ConnectHandler
       message = decodeMessage(method.input, bytes, maxBytes);
     } catch (thrown) {
       const refusal = toAppError(thrown);
-      const { requestId, source } = known;
-      if (refusal.reason !== "CANCELLED") {
-        log.info({ request_id: requestId, source, rpc: request.url, reason: refusal.reason }, "request refused");
-      }
-      answerError(response, toConnectError(refusal, requestId));
+      onRefused({ ...known, path: request.url ?? "" }, refusal);
+      answerError(response, toConnectError(refusal, known.requestId));
       return;
     }
     const contextValues = createContextValues().set(edgeRequestKey, known).set(byteLeaseKey, lease);

@@ -10,9 +10,11 @@ import {
 import { type ByteBudget, type ByteLease, byteLeaseKey } from "../../runtime/edge/byte-budget.ts";
 import { type EdgeLimits, edgeLimits, messageLimits } from "../../runtime/edge/edge-limits.ts";
 import { type EdgeIncoming, type EdgeResponse, edgeRequest, edgeRequestKey } from "../../runtime/edge/edge-request.ts";
+import type { OnRefused, RefusedCall } from "../../runtime/edge/refused-call.ts";
 import { assertMetadata } from "../../runtime/edge/request-metadata.ts";
 import { createResponseWriter, type ResponseWriter } from "../../runtime/edge/response-writer.ts";
 import { AppError } from "../../runtime/errors/app-error.ts";
+import { toAppError } from "../../runtime/errors/failure.ts";
 import { isServerStreaming, isUnary } from "../contract/method-kind.ts";
 import { answerEmpty, answerError, answerWhole, jsonType, setHead } from "./answer.ts";
 import { bindRequest } from "./bind-request.ts";
@@ -21,7 +23,7 @@ import { HttpError } from "./http-error.ts";
 import { hasBody, readJson } from "./read-body.ts";
 import { toHeaders } from "./request-header.ts";
 import type { EventFields, Route } from "./route.ts";
-import type { Router } from "./router.ts";
+import type { RouteMatch, Router } from "./router.ts";
 import { type StreamFormat, streamFormat, toRestJson } from "./stream-answer.ts";
 
 /** What the REST handler needs. */
@@ -31,6 +33,8 @@ export interface RestOptions {
   readonly transport: Transport;
   /** What bodies are held in, shared with the other protocols. */
   readonly budget: ByteBudget;
+  /** Told of calls that are refused outside of the interceptors. */
+  readonly onRefused: OnRefused;
   /** How slow a reader may be; the edge's defaults if left out. */
   readonly limits?: Pick<EdgeLimits, "maxBufferedBytes" | "stallTimeoutMs">;
   /** After how much silence a comment line is written to an event stream. Default 15 s. */
@@ -53,6 +57,7 @@ export function createRestHandler({
   router,
   transport,
   budget,
+  onRefused,
   limits = edgeLimits,
   ...times
 }: RestOptions): RestHandler {
@@ -77,7 +82,7 @@ export function createRestHandler({
         throw new HttpError(405, failure, { allow: match.allow.join(", ") });
       }
       case "found": {
-        const { route, variables } = match;
+        const { route } = match;
         assertMetadata(request.headers);
         const header = toHeaders(request);
         const known = edgeRequest(request);
@@ -85,8 +90,13 @@ export function createRestHandler({
         const life = callLife(response);
         const contextValues = createContextValues().set(edgeRequestKey, known).set(byteLeaseKey, lease);
         try {
-          const body = await readRouteBody(route, request, lease, life.signal);
-          const message = bindRequest(route, { variables, query: resumedQuery(route.events, query, header), body });
+          const message = await readMessage(match, request, { query, header, lease, signal: life.signal }).catch(
+            (thrown: unknown) => {
+              const failure = toAppError(thrown instanceof HttpError ? thrown.failure : thrown);
+              onRefused({ ...known, path: methodPath(route) }, failure);
+              throw thrown;
+            },
+          );
           const call = { request, response, route, message, header, contextValues, ...life };
           if (isUnary(route.method)) await answerUnary(call);
           else {
@@ -131,7 +141,8 @@ export function createRestHandler({
         first.catch(() => {});
         await Promise.race([first, elapsed(firstMessageMs, signal)]);
         writeStreamHead(answered, response, format);
-        await writeStream(writer, messages, first, format, { signal, requestId: requestIdOf(response) });
+        const known = { ...edgeRequest(request), path: methodPath(route), values: contextValues };
+        await writeStream(writer, messages, first, format, { ...known, signal });
       }
       writer.finish();
     } finally {
@@ -145,9 +156,10 @@ export function createRestHandler({
     messages: AsyncIterator<Message>,
     first: Promise<IteratorResult<Message>>,
     format: StreamFormat,
-    { signal, requestId }: { readonly signal: AbortSignal; readonly requestId: string },
+    call: RefusedCall & { readonly signal: AbortSignal },
   ): Promise<void> {
     const { start, keepalive } = format;
+    const { signal, requestId } = call;
     const quiet = keepalive === "" ? undefined : setInterval(() => writer.write(keepalive), keepaliveMs);
     try {
       if (start !== "") await writer.write(start);
@@ -157,7 +169,12 @@ export function createRestHandler({
         const outcome = await writer.write(format.message(result.value));
         if (outcome === "closed") return;
         if (outcome === "stalled") {
-          throw new AppError("SLOW_READER", "the stream was not read for too long; resume after the last event");
+          const failure = new AppError(
+            "SLOW_READER",
+            "the stream was not read for too long; resume after the last event",
+          );
+          onRefused(call, failure);
+          throw failure;
         }
         quiet?.refresh();
       }
@@ -175,6 +192,20 @@ export function createRestHandler({
       answerError(request, response, thrown);
     }
   };
+}
+
+/** The message that a request says by path, query and body. */
+async function readMessage(
+  { route, variables }: Extract<RouteMatch, { kind: "found" }>,
+  request: EdgeIncoming,
+  parts: { readonly query: string; readonly header: Headers; readonly lease: ByteLease; readonly signal: AbortSignal },
+): Promise<Message> {
+  const body = await readRouteBody(route, request, parts.lease, parts.signal);
+  return bindRequest(route, { variables, query: resumedQuery(route.events, parts.query, parts.header), body });
+}
+
+function methodPath({ method }: Route): string {
+  return `/${method.parent.typeName}/${method.name}`;
 }
 
 async function readRouteBody(
@@ -241,10 +272,6 @@ function resumedQuery(events: EventFields | undefined, query: string, header: He
 
 function copyHeaders(from: Headers, response: EdgeResponse): void {
   from.forEach((value, name) => response.setHeader(name, value));
-}
-
-function requestIdOf(response: EdgeResponse): string {
-  return String(response.getHeader("x-request-id") ?? "");
 }
 
 async function* once<T>(message: T): AsyncIterable<T> {

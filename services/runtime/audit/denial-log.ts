@@ -2,6 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { AuditDecision, type AuditEvent, AuditEventSchema } from "@cadre/gen/cadre/credentials/v1/audit_pb";
+import { type Meter, metrics } from "@opentelemetry/api";
 import { newId } from "../ids/id.ts";
 import type { Logger } from "../log/log.ts";
 import type { AuditSink } from "./audit-sink.ts";
@@ -9,11 +10,13 @@ import type { AuditSink } from "./audit-sink.ts";
 // Invariants:
 // 1. The first denial of a kind is durable before its caller is answered, if the
 //    log takes it within a quarter of a second; the further ones of the same
-//    minute are counted, and written as one row.
+//    minute are counted, and written as one row. Nobody waits for a flood to be
+//    written down: limits and abuse are noted on the side.
 // 2. No denial is forgotten while the process lives: what could not be written
 //    is counted with the next row. Only a crash loses counts, of a minute at most.
-// 3. The kinds that are held at once are bounded; beyond that, a denial is
-//    counted under its type alone.
+// 3. The kinds that are held at once are bounded, those that strangers can make
+//    more tightly; beyond that, a denial is counted under its type alone. So is
+//    what a flood can have written: a row a kind and minute.
 
 /** What was refused, or was allowed and failed. */
 export interface Denial {
@@ -47,6 +50,8 @@ export interface DenialLog {
 export interface DenialLogOptions {
   readonly sink: AuditSink;
   readonly log: Logger;
+  /** Where what was merged, and what could not be written, is counted; the process's own by default. */
+  readonly meter?: Meter;
   /** Milliseconds since the epoch. */
   readonly now?: () => number;
 }
@@ -61,12 +66,24 @@ interface Kind {
 const windowMs = 60_000;
 const flushEveryMs = 5_000;
 const maxKinds = 10_000;
+/** Of these, kinds of denials that belong to no org. */
+const maxStrangerKinds = 1_000;
 /** What was denied stays denied, so nobody waits long to be told while the log is down. */
 const maxWaitMs = 250;
 
+/** What is denied for what it costs, not for who asks: one kind for each subject and limit, and nobody waits. */
+const floodTypes: ReadonlySet<string> = new Set(["limit.exceeded", "quota.exceeded", "conn.abuse"]);
+
 export function createDenialLog(options: DenialLogOptions): DenialLog {
-  const now = options.now ?? Date.now;
+  const { now = Date.now, meter = metrics.getMeter("cadre") } = options;
   const kinds = new Map<string, Kind>();
+  let strangerKinds = 0;
+  const merged = meter.createCounter("cadre_audit_merged_total", {
+    description: "Denials that were counted under their type alone, because too many kinds were held",
+  });
+  const failed = meter.createCounter("cadre_audit_write_failures_total", {
+    description: "Rows of denials that could not be written; their counts go into the next row",
+  });
 
   async function write(kind: Kind): Promise<void> {
     const count = kind.unwritten;
@@ -75,6 +92,7 @@ export function createDenialLog(options: DenialLogOptions): DenialLog {
       await options.sink.append(toEvent(kind.denial, count, now()));
     } catch (thrown) {
       kind.unwritten += count;
+      failed.add(1, { type: kind.denial.type });
       options.log.error(
         { err: thrown, type: kind.denial.type, count },
         "a denial could not be written to the audit log",
@@ -87,30 +105,48 @@ export function createDenialLog(options: DenialLogOptions): DenialLog {
     await Promise.all(
       due.map(async ([key, kind]) => {
         if (kind.unwritten > 0) await write(kind);
-        if (kind.unwritten === 0 && kind.windowEndsMs <= now()) kinds.delete(key);
+        if (kind.unwritten > 0 || kind.windowEndsMs > now() || !kinds.delete(key)) return;
+        if (kind.denial.orgId === "") strangerKinds -= 1;
       }),
     );
   }
 
   const timer = setInterval(() => void writeAll((kind) => kind.windowEndsMs <= now()), flushEveryMs).unref();
 
+  /** Counts a denial with its like; returns its kind if it is the first of one. */
+  function count(denial: Denial): Kind | undefined {
+    const key = keyOf(denial);
+    const kind = kinds.get(key);
+    if (kind !== undefined) {
+      kind.unwritten += 1;
+      kind.denial = denial;
+      return undefined;
+    }
+    const first: Kind = { denial, unwritten: 1, windowEndsMs: now() + windowMs };
+    kinds.set(key, first);
+    if (denial.orgId === "") strangerKinds += 1;
+    return first;
+  }
+
+  function hasRoomFor(denial: Denial): boolean {
+    if (kinds.has(keyOf(denial))) return true;
+    return kinds.size < maxKinds && (denial.orgId !== "" || strangerKinds < maxStrangerKinds);
+  }
+
   return {
     async record(denial) {
-      const key = keyOf(denial);
-      const kind = kinds.get(key);
-      if (kind !== undefined) {
-        kind.unwritten += 1;
-        kind.denial = denial;
-        return;
+      let kept = denial;
+      if (!hasRoomFor(denial)) {
+        // What tells them apart is given up, not the count.
+        merged.add(1, { type: denial.type });
+        kept = { ...denial, reason: "MANY", actor: "", action: "", resource: "", source: "" };
       }
-      if (kinds.size >= maxKinds && denial.action !== "") {
-        // Too many kinds: what tells them apart is given up, not the count.
-        return this.record({ ...denial, reason: "MANY", actor: "", action: "", resource: "", source: "" });
-      }
-      const first: Kind = { denial, unwritten: 1, windowEndsMs: now() + windowMs };
-      kinds.set(key, first);
+      const first = count(kept);
+      if (first === undefined) return;
+      const written = write(first);
+      if (floodTypes.has(denial.type)) return;
       const waited = new AbortController();
-      await Promise.race([write(first), delay(maxWaitMs, undefined, waited).catch(() => {})]); // aborted when written
+      await Promise.race([written, delay(maxWaitMs, undefined, waited).catch(() => {})]); // aborted when written
       waited.abort();
     },
     flush: () => writeAll(() => true),
@@ -121,8 +157,11 @@ export function createDenialLog(options: DenialLogOptions): DenialLog {
   };
 }
 
-function keyOf({ type, reason, orgId, actor, action, source, resource, perResource }: Denial): string {
-  return JSON.stringify([type, reason, orgId, actor, action, source, perResource === true ? resource : ""]);
+function keyOf({ type, reason, orgId, actor, action, resource, perResource, source }: Denial): string {
+  const like = floodTypes.has(type)
+    ? [resource, actor === "" ? source : actor]
+    : [actor, action, source, perResource === true ? resource : ""];
+  return JSON.stringify([type, reason, orgId, ...like]);
 }
 
 function toEvent(denial: Denial, count: number, nowMs: number): AuditEvent {

@@ -34,6 +34,7 @@ import {
 import { guardedBody, type MessageGuard, openMessage } from "./guarded-message.ts";
 import { jsonReadOptions } from "./json-message.ts";
 import { authorityOf } from "./request-head.ts";
+import { logRefused, type OnRefused } from "./refused-call.ts";
 import { assertMetadata } from "./request-metadata.ts";
 import { pathOf } from "./request-path.ts";
 import { createResponseWriter, type ResponseWriter } from "./response-writer.ts";
@@ -43,6 +44,8 @@ export interface ConnectHandlerOptions {
   /** Outermost first. */
   readonly interceptors: readonly Interceptor[];
   readonly log: Logger;
+  /** Told of calls that are refused outside of the interceptors; they are logged unless given. */
+  readonly onRefused?: OnRefused;
   /** Of a unary method's request; 4 MiB by default. */
   readonly readMaxBytes?: number;
   /** Of a unary method's response; 4 MiB by default. */
@@ -102,7 +105,7 @@ export function createConnectHandler(options: ConnectHandlerOptions): ConnectHan
   const limits: EdgeLimits = { ...edgeLimits, ...options.limits };
   const budget = options.budget ?? createByteBudget(limits);
   const routes = createRoutes(options);
-  const { log } = options;
+  const { log, onRefused = logRefused(log) } = options;
 
   async function serve(route: Route, protocol: CallProtocol, request: EdgeIncoming, response: EdgeResponse) {
     const known = edgeRequest(request);
@@ -131,11 +134,8 @@ export function createConnectHandler(options: ConnectHandlerOptions): ConnectHan
       refusal: refusal === undefined ? undefined : toConnectError(refusal, known.requestId),
       stalled: false,
     };
-    const note = ({ reason }: AppError) => {
-      if (reason === "CANCELLED") return; // the caller's own doing
-      const { requestId, source } = known;
-      log.info({ request_id: requestId, source, rpc: route.handler.requestPath, reason }, "request refused");
-    };
+    const values = contextOf(known, call, lease);
+    const note = (failure: AppError) => onRefused({ ...known, path: route.handler.requestPath, values }, failure);
     if (refusal !== undefined) {
       note(refusal);
       // The adapter sets its timer before it asks the gate.
@@ -150,7 +150,7 @@ export function createConnectHandler(options: ConnectHandlerOptions): ConnectHan
       header: headers,
       body: translated(guardedBody(request, guard, ended.signal), known, note),
       signal: ended.signal,
-      contextValues: contextOf(known, call, lease),
+      contextValues: values,
     });
     const writer = createResponseWriter(response, limits);
     await write(answer, route.method.methodKind === "unary", writer, call);

@@ -15,6 +15,7 @@ import { asksForWebSocket, createHttp1Server } from "./http1-server.ts";
 import { createHttp2Server } from "./http2-server.ts";
 import { findPortHolder, PortInUseError } from "./port-in-use.ts";
 import { authorityOf, checkHead, dropInternalFields, type HeadRefusal, sourceAddress } from "./request-head.ts";
+import type { Abuse } from "./session-guard.ts";
 
 /** Certificate and key, in PEM. */
 export interface EdgeTls {
@@ -34,6 +35,8 @@ export interface EdgeServerOptions {
   readonly log: Logger;
   readonly limits?: Partial<EdgeLimits>;
   readonly handler: EdgeHandler;
+  /** Told once of each connection that abuses the protocol. Must not throw or wait. */
+  readonly onAbuse?: (source: string, abuse: Abuse) => void;
   /** Without it a WebSocket upgrade is answered with 501. */
   readonly onUpgrade?: UpgradeHandler;
   /** Host names, without port, that are served besides those of `createAuthorityRule`. Others are answered with 421. */
@@ -153,8 +156,9 @@ export async function createEdgeServer(options: EdgeServerOptions): Promise<Edge
     limits,
     serve,
     upgrade: options.onUpgrade,
-    onRejected: () => {
+    onRejected(source, cause) {
       rejected.request += 1;
+      if (cause === "late") options.onAbuse?.(source, "slow_request");
     },
   });
   const { server: http2, sessions } = createHttp2Server({
@@ -163,6 +167,7 @@ export async function createEdgeServer(options: EdgeServerOptions): Promise<Edge
     onAbuse(source, abuse) {
       rejected.abuse += 1;
       log.warn({ abuse, source }, "conn.abuse");
+      options.onAbuse?.(source, abuse);
     },
   });
 

@@ -1,6 +1,7 @@
 import * as http from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
+import { plainAddress } from "./connection-gate.ts";
 import type { EdgeLimits } from "./edge-limits.ts";
 import type { EdgeHandler, EdgeIncoming } from "./edge-request.ts";
 import type { UpgradeHandler } from "./edge-server.ts";
@@ -22,7 +23,7 @@ export function createHttp1Server(options: {
   /** Takes upgrades to WebSocket over; without it they are requests like others. */
   readonly upgrade: UpgradeHandler | undefined;
   /** Called for each connection that is closed because of what it sent, or did not send in time. */
-  readonly onRejected: () => void;
+  readonly onRejected: (source: string, cause: "late" | "malformed") => void;
 }): http.Server {
   const { limits, upgrade } = options;
   const responding = new WeakMap<Duplex, http.ServerResponse>();
@@ -55,7 +56,8 @@ export function createHttp1Server(options: {
   server.maxHeadersCount = 0;
   if (upgrade !== undefined) server.on("upgrade", upgrade);
   server.on("clientError", (error: NodeJS.ErrnoException, socket) => {
-    options.onRejected();
+    const source = plainAddress((socket as Socket).remoteAddress);
+    options.onRejected(source, error.code === "ERR_HTTP_REQUEST_TIMEOUT" ? "late" : "malformed");
     const response = responding.get(socket);
     const answered = response !== undefined && response.headersSent && !response.writableFinished;
     if (socket.writable && !answered && error.code !== "ECONNRESET") {

@@ -1,7 +1,15 @@
 import type { EdgeLimits } from "./edge-limits.ts";
 
-/** What a session did too often. */
-export type Abuse = "resets" | "pings" | "settings" | "header_drip" | "preface" | "protocol";
+/** What a connection did too often, or too slowly. */
+export type Abuse =
+  | "resets"
+  | "pings"
+  | "settings"
+  | "header_drip"
+  | "preface"
+  | "protocol"
+  | "slow_request"
+  | "slow_body";
 
 /** What the guard is told of a session. Times in milliseconds of one monotonic clock. */
 export interface SessionGuard {

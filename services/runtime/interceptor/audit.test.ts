@@ -148,7 +148,8 @@ describe("what is refused", () => {
   test.each(table)("%s is written as %s before it is answered", async (reason, type) => {
     const { client, written } = start({ refusal: new AppError(reason, "no") });
     expect(await reasonOf(client.getSession({ sessionId }))).toBe(reason);
-    expect(written).toMatchObject([{ type, reason, decision: AuditDecision.DENIED, resource: `session/${sessionId}` }]);
+    const resource = ["quota.exceeded", "limit.exceeded"].includes(type) ? "limit" : `session/${sessionId}`;
+    expect(written).toMatchObject([{ type, reason, decision: AuditDecision.DENIED, resource }]);
   });
 
   test("a credential is written with its true reason, which the answer does not have", async () => {

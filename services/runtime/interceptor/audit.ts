@@ -5,6 +5,7 @@ import { audit as auditOption, authz, host } from "@cadre/gen/cadre/options/v1/o
 import { Code, type Interceptor, type StreamRequest, type UnaryRequest } from "@connectrpc/connect";
 import type { AuditSink } from "../audit/audit-sink.ts";
 import type { Denial, DenialLog } from "../audit/denial-log.ts";
+import { limitDenial } from "../audit/limit-denial.ts";
 import type { AppError } from "../errors/app-error.ts";
 import { failureOf, toAppError } from "../errors/failure.ts";
 import { Refusal } from "../identity/refusal.ts";
@@ -112,9 +113,9 @@ function eventType(method: DescMethod): string {
 }
 
 function denialType(failure: AppError): string | undefined {
+  const limited = limitDenial(failure);
+  if (limited !== undefined) return limited.type;
   switch (failure.reason) {
-    case "RATE_LIMITED":
-      return failure.quotas[0]?.limit === "failed_authentications_per_minute" ? "auth.throttled" : "quota.exceeded";
     case "IDEMPOTENCY_KEY_REUSED":
       return "idempotency.conflict";
     case "TOOL_NOT_GRANTED":
@@ -126,8 +127,6 @@ function denialType(failure: AppError): string | undefined {
       return "auth.failed";
     case Code.PermissionDenied:
       return "authz.denied";
-    case Code.ResourceExhausted:
-      return "limit.exceeded";
     default:
       // Not refused by anybody, and not let in either.
       return failure.cause instanceof Refusal ? "auth.failed" : undefined;
@@ -147,6 +146,7 @@ function toDenial(
     orgId: scope.principal?.orgId ?? refusal?.orgId ?? "",
     actor: actorOf(scope) || (refusal?.actor ?? ""),
     ...whereOf(request, scope),
+    ...limitDenial(failure),
     ...toolOf(failure),
   };
 }
