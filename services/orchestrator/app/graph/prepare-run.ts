@@ -24,8 +24,6 @@ export interface RunStart {
   readonly idempotency: { readonly method: string; readonly key: string; readonly request: Uint8Array } | undefined;
   /** Checked, but for how it fits its tools. */
   readonly graph: Graph;
-  /** Told the tools that the graph may name. Throws INVALID_GRAPH if it does not fit them. */
-  readonly checkTools?: (tools: readonly PinnedTool[]) => void;
   /** Checks that the graph fits the tools that it names. Throws INVALID_GRAPH. */
   readonly checkTools: (tools: readonly PinnedTool[]) => void;
   /** The agent whose graph it is; undefined for an inline one. */
@@ -74,7 +72,6 @@ export async function prepareRun(
   const caller = { principal, requestId, traceparent, runId };
   const started =
     fork?.started ?? (await resolvePins(sources, planOf(graph), toUuid("org", principal.orgId), caller, signal));
-  start.checkTools?.(started.tools);
   start.checkTools(started.tools);
   const accepted: GraphAccepted = {
     type: "graph.accepted",
