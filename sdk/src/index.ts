@@ -107,5 +107,6 @@ export type {
 } from "./standard-schema.ts";
 export { collectText, createTextView, type TextView } from "./text.ts";
 export type { ToolCall, Tools } from "./tool.ts";
+export { toolDigest } from "./tool-digest.ts";
 export type { ServeOptions, ToolWorker, WorkerTrouble } from "./tool-worker.ts";
 export type { TurnHandle, TurnOutcome } from "./turn.ts";
