@@ -29,7 +29,8 @@ export async function installPeers(): Promise<void> {
   if (installedDigest() === digest) return;
   process.stderr.write("Installing Restate and DBOS for the comparison (npm ci in bench/runs/peers; 240 MB, once) …\n");
   // None of them needs its install script; one would report the installation to its maker.
-  const args = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
+  // The prefix is said: an npm that runs this script has told its environment of its own.
+  const args = ["ci", "--prefix", directory, "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
   const npm = spawn("npm", args, { cwd: directory, stdio: ["ignore", "inherit", "inherit"] });
   const [code] = (await once(npm, "exit")) as [number | null];
   if (code !== 0) throw new Error(`npm ci in ${directory} ended with ${code}`);
