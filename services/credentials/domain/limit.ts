@@ -16,6 +16,8 @@ export const limitDefinitions = {
   open_runs: { description: "Runs of graphs that have not ended", default: 1_000, max: 1_000_000 },
   concurrent_turns: { description: "Turns that run at once", default: 20, max: 10_000 },
   queued_turns: { description: "Turns that wait in one session", default: 16, max: 1_000 },
+  schedules: { description: "Schedules that exist at once", default: 1_000, max: 100_000 },
+  run_retention_days: { description: "Days for which runs are kept after their end", default: 30, max: 400 },
   agents: { description: "Agents that are registered", default: 1_000, max: 100_000 },
   tools: { description: "Tools that are registered", default: 2_000, max: 100_000 },
   tool_definitions: { description: "Definitions that one tool ever had", default: 1_000, max: 10_000 },

@@ -7,6 +7,7 @@ export type LimitName = keyof typeof descriptions;
 const descriptions = {
   sessions: "sessions that an org keeps",
   open_runs: "runs of an org that have not ended",
+  schedules: "schedules that an org keeps",
   concurrent_turns: "turns of an org that run or wait at once",
   queued_turns: "turns of a session that wait at once",
 } as const;

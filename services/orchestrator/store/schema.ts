@@ -159,6 +159,7 @@ interface ScheduleTable {
   principal: Uint8Array;
   next_due: Date | null;
   queued_due: Date | null;
+  starting_due: Date | null;
   starting_since: Date | null;
   last_due: Date | null;
   last_run_id: string | null;

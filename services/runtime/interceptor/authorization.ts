@@ -1,3 +1,5 @@
+import type { DescMethod } from "@bufbuild/protobuf";
+import type { Principal } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import type { Interceptor } from "@connectrpc/connect";
 import { AppError } from "../errors/app-error.ts";
 import { refused } from "../identity/refusal.ts";
@@ -35,12 +37,34 @@ function assertAllowed(rule: AccessRule, scope: RequestContext, claimedOrg: stri
   if (claimedOrg !== null && claimedOrg !== principal.orgId) {
     throw new AppError("TENANT_MISMATCH", "x-tenant-id: not the org of the credential");
   }
-  if (principal.role < rule.leastRole || (rule.operator && !principal.operator)) {
+  assertPrincipalMay(rule, principal);
+}
+
+const contract = accessRules();
+
+/**
+ * Holds a principal to what a method declares, where a service does later what
+ * the principal asked for.
+ *
+ * @throws AppError CALLER_NOT_ALLOWED, ROLE_TOO_LOW or SCOPE_MISSING
+ */
+export function assertMayCall(method: DescMethod, principal: Principal): void {
+  const rule = contract.of(method);
+  if (rule.kind === "open") return;
+  if (rule.kind !== "guarded") throw new AppError("CALLER_NOT_ALLOWED", "nobody may call this method");
+  assertPrincipalMay(rule, principal);
+}
+
+type Guarded = Extract<AccessRule, { readonly kind: "guarded" }>;
+
+function assertPrincipalMay({ leastRole, operator, scope }: Guarded, principal: Principal): void {
+  if (leastRole === undefined) return;
+  if (principal.role < leastRole || (operator && !principal.operator)) {
     throw new AppError("ROLE_TOO_LOW", "the role of the credential is too low for this method");
   }
-  if (rule.scope !== "" && !coversScope(principal.scopes, rule.scope)) {
-    throw new AppError("SCOPE_MISSING", `the credential lacks the scope ${rule.scope}`, {
-      metadata: { scope: rule.scope },
+  if (scope !== "" && !coversScope(principal.scopes, scope)) {
+    throw new AppError("SCOPE_MISSING", `the credential lacks the scope ${scope}`, {
+      metadata: { scope },
     });
   }
 }

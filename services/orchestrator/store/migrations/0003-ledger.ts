@@ -58,8 +58,9 @@ const tables: readonly string[] = [
     ended_at timestamptz not null
   )`,
   `create index run_receipt_by_age on run_receipt (ended_at)`,
-  // `next_due` is the time that is started next; from `starting_since` on, a run of it may exist. `queued_due`
-  // is a time whose run waits for the end of an earlier one. `last_error` is a RunError.
+  // `next_due` is the time that is due next, and `queued_due` one whose run waits for the end of an earlier one. A
+  // run of `starting_due` may exist from `starting_since` on. `definition`, `principal` and `last_error` are messages
+  // of the contract.
   `create table schedule (
     schedule_id uuid primary key,
     org_id uuid not null,
@@ -69,6 +70,7 @@ const tables: readonly string[] = [
     principal bytea not null,
     next_due timestamptz,
     queued_due timestamptz,
+    starting_due timestamptz,
     starting_since timestamptz,
     last_due timestamptz,
     last_run_id uuid,

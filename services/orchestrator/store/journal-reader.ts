@@ -1,0 +1,59 @@
+import type { Kysely, Transaction } from "kysely";
+import { chainHash, emptyChain } from "../domain/chain.ts";
+import { damaged } from "../domain/run.ts";
+import type { OrchestratorSchema } from "./schema.ts";
+
+/** An entry as it is stored, with its place in its run. */
+export interface JournalEntry {
+  /** From 1, without gaps. */
+  readonly seq: number;
+  readonly kind: number;
+  /** A `cadre.orchestrator.journal.v1.Entry`. */
+  readonly body: Uint8Array;
+  readonly hash: Uint8Array;
+}
+
+/** How far a run's journal goes, as the run's row says. */
+export interface JournalEnd {
+  /** The run's UUID as text. */
+  readonly run_id: string;
+  readonly head: number;
+  readonly chain: Uint8Array;
+}
+
+const pageEntries = 2_000;
+
+/**
+ * Reads a run's journal in pages, in order, and checks the chain over all of it
+ * on the way: whoever has read to the end knows that no row was changed, moved,
+ * left out or added below the head.
+ *
+ * @throws AppError DATA_LOSS, naming the entry, at the first one that is not what was stored
+ */
+export async function* readJournal(
+  executor: Kysely<OrchestratorSchema> | Transaction<OrchestratorSchema>,
+  { run_id: runUuid, head, chain: end }: JournalEnd,
+): AsyncGenerator<readonly JournalEntry[]> {
+  let chain: Uint8Array = emptyChain;
+  for (let last = 0; last < head; ) {
+    // A reader may see entries past a head that moved on since: only what belongs to this head counts.
+    const page = await executor
+      .selectFrom("entry")
+      .select(["seq", "kind", "body", "hash"])
+      .where("run_id", "=", runUuid)
+      .where("seq", ">", last)
+      .where("seq", "<=", head)
+      .orderBy("seq")
+      .limit(pageEntries)
+      .execute();
+    for (const { seq, kind, body, hash } of page) {
+      last += 1;
+      if (seq !== last) throw damaged(`misses its entry ${last}`);
+      chain = chainHash(chain, runUuid, seq, kind, body);
+      if (Buffer.compare(chain, hash) !== 0) throw damaged(`was changed at its entry ${seq}`);
+    }
+    if (page.length === 0) throw damaged(`misses its entry ${last + 1}`);
+    yield page;
+  }
+  if (Buffer.compare(chain, end) !== 0) throw damaged("does not end where it should");
+}
