@@ -419,8 +419,8 @@ export class GraphExecutor {
           this.#beginItems(node);
           break;
         default:
-          if (step?.wait === undefined) this.#beginWait(node, place);
-          else if (step.wait.for === "child") this.#follow(this.#options.startChild(this, place, step.stepId, null));
+          // A child that was to be started may not be there yet.
+          if (step?.wait === undefined || step.wait.for === "child") this.#beginWait(node, place);
       }
     } catch (error) {
       this.#follow(this.record([this.#evaluationFailed(place, error)]));
@@ -483,8 +483,7 @@ export class GraphExecutor {
     // Those that were begun before, and are under way nowhere.
     for (const item of step?.items ?? []) {
       if (item === undefined || item.endedAtMs !== undefined || item.retryAtMs !== undefined) continue;
-      if (item.wait?.for === "child") this.#follow(this.#options.startChild(this, item.place, item.stepId, null));
-      else if (!this.#flights.has(item.stepId)) this.#beginItem(node, item.place, task);
+      if (!this.#flights.has(item.stepId)) this.#beginItem(node, item.place, task);
     }
     const inFlight = [...this.#flights.values()].filter(
       (each) => each.place.name === node.name && run.at(each.place) === undefined,

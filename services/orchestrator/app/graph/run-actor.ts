@@ -67,6 +67,8 @@ export class RunActor {
   readonly #answering = new Set<string>();
   #mailbox: Promise<unknown> = Promise.resolve();
   #waiting = 0;
+  /** Children that are being started. */
+  #starting = 0;
   #usedMs = performance.now();
   #gone: "broken" | "closed" | undefined;
 
@@ -99,7 +101,7 @@ export class RunActor {
 
   /** Whether it can be dropped without stopping anything. */
   get idle(): boolean {
-    return this.#waiting === 0 && [...this.#executors.values()].every((executor) => executor.quiet);
+    return this.#waiting === 0 && this.#starting === 0 && [...this.#executors.values()].every((executor) => executor.quiet);
   }
 
   /** Since when nothing happened, on the monotonic clock. */
@@ -312,7 +314,15 @@ export class RunActor {
       orgUuid: this.orgUuid,
       principal,
       defaultModel: services.defaultModel,
-      startChild: (parent, place, stepId, input) => this.#startChild(parent, place, stepId, input),
+      startChild: async (parent, place, stepId, input) => {
+        this.#starting += 1;
+        try {
+          await this.#startChild(parent, place, stepId, input);
+        } finally {
+          this.#starting -= 1;
+          this.#maybeQuiet();
+        }
+      },
       cancelChild: (childRunId, compensate) => this.#cancelChild(run.runId, childRunId, compensate),
       onEnded: (ended) => this.#ended(ended),
       onQuiet: () => this.#maybeQuiet(),
