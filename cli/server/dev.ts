@@ -34,6 +34,7 @@ export async function startDev(configuration: ServerConfiguration, scope: Proces
   const platform = createPlatform({
     mode,
     dataDirectory,
+    pageTokenKeyFile: configuration.platform.CADRE_PAGE_TOKEN_KEY_FILE,
     version,
     databaseUrl,
     processId,

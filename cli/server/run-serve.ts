@@ -75,6 +75,7 @@ async function startOne(
   const platform = createPlatform({
     mode: settings.CADRE_MODE,
     dataDirectory: scope.dataDirectory,
+    pageTokenKeyFile: settings.CADRE_PAGE_TOKEN_KEY_FILE,
     version,
     databaseUrl: settings.CADRE_DATABASE_URL ?? "",
     processId: scope.processId,

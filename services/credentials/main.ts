@@ -36,7 +36,7 @@ export async function startCredentials(platform: Platform, config: CredentialsCo
     config.CADRE_CREDENTIALS_HMAC_KEY_FILE === undefined
       ? loadOrMakeKeyFile(join(dataDirectory, "keys", "credentials.key"))
       : readKeyFile(config.CADRE_CREDENTIALS_HMAC_KEY_FILE);
-  const pageTokens = loadPageTokens(dataDirectory);
+  const pageTokens = loadPageTokens(platform);
   const jwts = createJwtVerifier(config.CADRE_JWT_ISSUERS);
 
   await migrate({ url, service: "credentials", migrations, log });

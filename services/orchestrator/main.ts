@@ -34,7 +34,7 @@ const maxConnections = 6;
 export const startOrchestrator: StartService<OrchestratorConfig> = async (platform, config) => {
   const log = platform.log.child({ component: self });
   const { databaseUrl: url, tracer, meter } = platform;
-  const pages = loadPageTokens(platform.dataDirectory);
+  const pages = loadPageTokens(platform);
   const models = createConfiguredModels(config);
   if (models.find(config.CADRE_DEFAULT_MODEL) === undefined) {
     const known = models.list().map(({ name }) => name);
@@ -59,6 +59,7 @@ export const startOrchestrator: StartService<OrchestratorConfig> = async (platfo
     principals: createPrincipalCheck({ authentication, changes }),
     limits: createLimits({ authentication, changes, log }),
     pages,
+    audit: platform.audit(self).sink,
     meter,
     tracer,
     log,

@@ -15,7 +15,7 @@ import type { ToolsSchema } from "./store/schema.ts";
 export const startTools: StartService<ToolsConfig> = async (platform, config) => {
   const log = platform.log.child({ component: "tools" });
   const { databaseUrl: url, processId } = platform;
-  const pages = loadPageTokens(platform.dataDirectory);
+  const pages = loadPageTokens(platform);
 
   await migrate({ url, service: "tools", migrations, log });
   const database = openDatabase<ToolsSchema>({

@@ -57,6 +57,6 @@ test.each<[string, readonly string[], number, Readonly<Record<string, boolean>>]
     { "cadre.example.com": true, "[fd00::1]:1": true, "192.168.1.5": false, "localhost:8010": false },
   ],
 ])("a server on %s with the names %j", (host, named, defaultPort, expected) => {
-  const rule = createAuthorityRule({ host, port, defaultPort, named });
-  expect(Object.fromEntries(Object.keys(expected).map((name) => [name, rule.admits(name)]))).toEqual(expected);
+  const rule = createAuthorityRule({ host, defaultPort, named });
+  expect(Object.fromEntries(Object.keys(expected).map((name) => [name, rule.admits(name, port)]))).toEqual(expected);
 });

@@ -2,15 +2,13 @@ import { isIP } from "node:net";
 
 /** Which hosts a server answers for. */
 export interface AuthorityRule {
-  /** Whether a request's authority, `host` or `host:port`, is one of ours. */
-  admits(authority: string): boolean;
+  /** Whether a request's authority, `host` or `host:port`, is one of ours on the port that it came to. */
+  admits(authority: string, port: number | undefined): boolean;
 }
 
 export interface AuthorityOptions {
   /** The address that the server listens on. */
   readonly host: string;
-  /** Its port. */
-  readonly port: number;
   /** The port that an authority without one means: 80, or 443 over TLS. */
   readonly defaultPort: number;
   /** Host names, without port, that are served, too; of IPv6 addresses with brackets. */
@@ -24,11 +22,11 @@ export interface AuthorityOptions {
  * - on a loopback address: loopback names and addresses with our port, and what is named;
  * - on any other: what is named; if nothing is, addresses, which nobody can rebind, and loopback names.
  */
-export function createAuthorityRule({ host, port, defaultPort, named }: AuthorityOptions): AuthorityRule {
+export function createAuthorityRule({ host, defaultPort, named }: AuthorityOptions): AuthorityRule {
   const names = new Set(named.map((name) => name.toLowerCase()));
   const isPrivate = isLoopbackHost(host);
   return {
-    admits(authority) {
+    admits(authority, port) {
       const [, name = "", asked] = /^(.*?)(?::(\d+))?$/.exec(authority.toLowerCase()) ?? [];
       if (names.has(name)) return true;
       if (isPrivate) return isLoopbackHost(name) && Number(asked ?? defaultPort) === port;

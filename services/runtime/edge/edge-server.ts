@@ -6,7 +6,7 @@ import * as tls from "node:tls";
 import { newId } from "../ids/id.ts";
 import type { Logger } from "../log/log.ts";
 import { AppError } from "../errors/app-error.ts";
-import { type AuthorityRule, createAuthorityRule } from "./authority.ts";
+import { createAuthorityRule } from "./authority.ts";
 import { createConnectionGate, plainAddress } from "./connection-gate.ts";
 import { answerEarly } from "./early-refusal.ts";
 import { type EdgeLimits, edgeLimits } from "./edge-limits.ts";
@@ -104,11 +104,14 @@ export async function createEdgeServer(options: EdgeServerOptions): Promise<Edge
     request: 0,
     abuse: 0,
   };
+  const authorities = createAuthorityRule({
+    host: options.listen.host,
+    defaultPort: options.tls === undefined ? 80 : 443,
+    named: options.authorities ?? [],
+  });
   const misdirected = createMisdirectedLog(log);
   let requests = 0;
   let draining = false;
-  /** Known once the port is. */
-  let authorities: AuthorityRule | undefined;
 
   function serve(request: EdgeIncoming, response: EdgeResponse): void {
     requests += 1;
@@ -132,7 +135,7 @@ export async function createEdgeServer(options: EdgeServerOptions): Promise<Edge
       return;
     }
     const authority = authorityOf(request) ?? "";
-    if (authorities?.admits(authority) !== true) {
+    if (!authorities.admits(authority, request.socket.localPort)) {
       misdirected.note(authority, known.source);
       const failure = new AppError("HOST_NOT_SERVED", "the request names a host that is not served here");
       answerEarly(request, response, 421, failure);
@@ -235,12 +238,6 @@ export async function createEdgeServer(options: EdgeServerOptions): Promise<Edge
 
   const { host } = options.listen;
   const port = await listen(acceptor, host, options.listen.port);
-  authorities = createAuthorityRule({
-    host,
-    port,
-    defaultPort: options.tls === undefined ? 80 : 443,
-    named: options.authorities ?? [],
-  });
   acceptor.on("error", (error) => log.error({ err: error }, "accepting failed"));
 
   let closing: Promise<void> | undefined;

@@ -26,7 +26,7 @@ const keyBytes = 32;
  */
 export function loadOrMakeKeyFile(file: string): Buffer {
   try {
-    return readKeyFile(file);
+    return readKey(file);
   } catch (thrown) {
     if (!isErrno(thrown, "ENOENT")) throw thrown;
   }
@@ -42,15 +42,24 @@ export function loadOrMakeKeyFile(file: string): Buffer {
   } finally {
     unlinkSync(temporary);
   }
-  return readKeyFile(file);
+  return readKey(file);
 }
 
 /**
  * Reads a key of 32 bytes that somebody else made.
  *
- * @throws ConfigurationError if the file is no such key, or others may read it
+ * @throws ConfigurationError if the file is not there or no such key, or others may read it
  */
 export function readKeyFile(file: string): Buffer {
+  try {
+    return readKey(file);
+  } catch (thrown) {
+    if (isErrno(thrown, "ENOENT")) throw new ConfigurationError([`${file} is not there: correct the path`]);
+    throw thrown;
+  }
+}
+
+function readKey(file: string): Buffer {
   const text = readPrivateFile(file).trim();
   if (!/^[0-9a-f]{64}$/i.test(text)) throw new ConfigurationError([`${file} must hold 64 hexadecimal digits`]);
   return Buffer.from(text, "hex");

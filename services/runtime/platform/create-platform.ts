@@ -1,6 +1,6 @@
 import type { DescService } from "@bufbuild/protobuf";
 import { AuditSinkService } from "@cadre/gen/cadre/credentials/v1/audit_pb";
-import { type Client, createClient, type Transport } from "@connectrpc/connect";
+import type { Client, Transport } from "@connectrpc/connect";
 import { createRemoteAuditSink } from "../audit/batching-audit-sink.ts";
 import { createDenialLog } from "../audit/denial-log.ts";
 import type { MeshTrust, ServiceIdentity } from "../identity/service-identity.ts";
@@ -11,6 +11,7 @@ import { accessRules } from "../interceptor/access-rule.ts";
 import { meshInterceptors } from "../interceptor/chain.ts";
 import type { Logger } from "../log/log.ts";
 import type { Mesh, ServiceName } from "../mesh/mesh.ts";
+import { createMeshClient } from "../rpc/mesh-client.ts";
 import { clientSpan } from "../telemetry/client-span.ts";
 import type { Telemetry } from "../telemetry/telemetry.ts";
 import type { Mode, Platform, ServiceAudit } from "./platform.ts";
@@ -19,6 +20,7 @@ import { serveWithHealth } from "./serve-with-health.ts";
 export interface CreatePlatformOptions {
   readonly mode: Mode;
   readonly dataDirectory: string;
+  readonly pageTokenKeyFile?: string | undefined;
   readonly version: string;
   readonly databaseUrl: string;
   readonly processId: string;
@@ -53,7 +55,7 @@ export function createPlatform(options: CreatePlatformOptions): Platform & { sto
   }
 
   function client<S extends DescService>(self: ServiceName, peer: ServiceName, service: S): Client<S> {
-    return createClient(service, transportTo(self, peer));
+    return createMeshClient(service, transportTo(self, peer));
   }
 
   function audit(self: ServiceName, sink = createRemoteAuditSink(client(self, "credentials", AuditSinkService))) {
@@ -68,6 +70,7 @@ export function createPlatform(options: CreatePlatformOptions): Platform & { sto
   return {
     mode: options.mode,
     dataDirectory: options.dataDirectory,
+    pageTokenKeyFile: options.pageTokenKeyFile,
     version: options.version,
     databaseUrl: options.databaseUrl,
     processId: options.processId,

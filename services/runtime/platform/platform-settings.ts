@@ -17,6 +17,11 @@ export const platformSettings = defineSettings({
     schema: setting.text(".cadre"),
     description: "The data directory. Default .cadre in the working directory.",
   },
+  CADRE_PAGE_TOKEN_KEY_FILE: {
+    schema: setting.optionalText(),
+    description:
+      "A file with the key that page tokens are sealed with, 64 hexadecimal digits, 0600; the same for all processes that answer together. Default: <data>/keys/page-token.key, made at first start.",
+  },
   CADRE_DATABASE_URL: {
     schema: setting
       .optionalText()

@@ -20,6 +20,8 @@ export interface Platform {
   readonly mode: Mode;
   /** The data directory, absolute. */
   readonly dataDirectory: string;
+  /** The file with the key of page tokens; `undefined` for one in the data directory. */
+  readonly pageTokenKeyFile: string | undefined;
   /** The version of this build. */
   readonly version: string;
   /** The PostgreSQL that the services' schemas live in. */
