@@ -1,9 +1,11 @@
 import { AgentService } from "@cadre/gen/cadre/orchestrator/v1/agent_pb";
 import { ModelService } from "@cadre/gen/cadre/orchestrator/v1/model_pb";
+import { RunService } from "@cadre/gen/cadre/orchestrator/v1/run_pb";
 import { SessionService } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
 import type { Meter, Tracer } from "@opentelemetry/api";
 import { withBoundaries } from "../runtime/failpoint/failpoint.ts";
 import type { BlobStore } from "../runtime/blob/blob-store.ts";
+import type { AuditSink } from "../runtime/audit/audit-sink.ts";
 import type { Limits } from "../runtime/identity/limits.ts";
 import type { PrincipalCheck } from "../runtime/identity/principal-check.ts";
 import type { Logger } from "../runtime/log/log.ts";
@@ -12,11 +14,13 @@ import type { Database } from "../runtime/postgres/database.ts";
 import { type Implementation, implement } from "../runtime/rpc/implementation.ts";
 import { Engine } from "./app/engine.ts";
 import { observeEngine } from "./app/engine-metrics.ts";
+import { CheckedGraphs } from "./app/graph/checked-graphs.ts";
 import type { ToolRunner } from "./app/ports.ts";
 import { createTurnMetrics } from "./app/turn-metrics.ts";
 import type { ModelCatalog } from "./models/model.ts";
 import { agentHandlers } from "./rpc/agent-handlers.ts";
 import { modelHandlers } from "./rpc/model-handlers.ts";
+import { runHandlers } from "./rpc/run-handlers.ts";
 import { sessionHandlers } from "./rpc/session-handlers.ts";
 import type { AppendStore } from "./store/append-store.ts";
 import { createPayloads } from "./store/payloads.ts";
@@ -24,6 +28,7 @@ import { PostgresInboxStore } from "./store/inbox-store.ts";
 import { type OwnershipStore, PostgresOwnershipStore } from "./store/ownership-store.ts";
 import { PostgresAgentStore } from "./store/postgres-agent-store.ts";
 import { PostgresAppendStore } from "./store/postgres-append-store.ts";
+import { PostgresRunReadStore } from "./store/postgres-run-read-store.ts";
 import { PostgresRunStore } from "./store/postgres-run-store.ts";
 import { PostgresSessionStore } from "./store/postgres-session-store.ts";
 import type { OrchestratorSchema } from "./store/schema.ts";
@@ -39,6 +44,8 @@ export interface OrchestratorOptions {
   readonly principals: PrincipalCheck;
   readonly limits: Limits;
   readonly pages: PageTokens;
+  /** Where what is done run by run is written; what a request asks for is written by whoever let it in. */
+  readonly audit: AuditSink;
   readonly meter: Meter;
   readonly tracer: Tracer;
   readonly log: Logger;
@@ -73,6 +80,7 @@ export function createOrchestrator(options: OrchestratorOptions): Orchestrator {
   const agents = new PostgresAgentStore(database);
   const append = new PostgresAppendStore(database);
   const agentDeps = { agents, models, defaultModel };
+  const payloads = createPayloads(database, options.blobs);
   const engine = new Engine({
     services: {
       models,
@@ -81,7 +89,7 @@ export function createOrchestrator(options: OrchestratorOptions): Orchestrator {
       limits,
       sessions,
       runs: new PostgresRunStore(database),
-      payloads: createPayloads(database, options.blobs),
+      payloads,
       defaultModel,
       metrics: createTurnMetrics(meter),
       tracer,
@@ -117,12 +125,22 @@ export function createOrchestrator(options: OrchestratorOptions): Orchestrator {
     pages,
     ...(options.keepaliveMs === undefined ? {} : { keepaliveMs: options.keepaliveMs }),
   };
+  const runDeps = {
+    ...sessionDeps,
+    runs: new PostgresRunReadStore(database),
+    payloads,
+    graphs: new CheckedGraphs(),
+    starting: new Map(),
+    audit: options.audit,
+    log: log.child({ component: "runs" }),
+  };
   return {
     engine,
     implementations: [
       implement(AgentService, agentHandlers({ ...agentDeps, pages })),
       implement(SessionService, sessionHandlers(sessionDeps)),
       implement(ModelService, modelHandlers({ models, pages })),
+      { service: RunService, handlers: runHandlers(runDeps) },
     ] as unknown as readonly Implementation[],
   };
 }

@@ -3,9 +3,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { Role } from "@cadre/gen/cadre/credentials/v1/api_key_pb";
+import type { AuditEvent } from "@cadre/gen/cadre/credentials/v1/audit_pb";
 import { type Principal, PrincipalKind, PrincipalSchema } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import { AgentService } from "@cadre/gen/cadre/orchestrator/v1/agent_pb";
 import { ModelService } from "@cadre/gen/cadre/orchestrator/v1/model_pb";
+import { RunService } from "@cadre/gen/cadre/orchestrator/v1/run_pb";
 import type { SessionEvent } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
 import { SessionService } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
 import { ToolExecutionService } from "@cadre/gen/cadre/tools/v1/tool_pb";
@@ -58,6 +60,9 @@ export interface TestOrchestrator {
   readonly sessions: Client<typeof SessionService>;
   readonly agents: Client<typeof AgentService>;
   readonly models: Client<typeof ModelService>;
+  readonly runs: Client<typeof RunService>;
+  /** What it wrote to the audit log. */
+  readonly audited: readonly AuditEvent[];
   readonly tools: FakeTools;
   readonly orchestrator: Orchestrator;
   readonly database: Database<OrchestratorSchema>;
@@ -110,6 +115,7 @@ export async function startTestOrchestrator(
   });
   const toolClient = createClient(ToolExecutionService, mesh.transport("tools", []));
   const models = options.models ?? [createScriptedModel()];
+  const audited: AuditEvent[] = [];
   const blobs = await mkdtemp(join(tmpdir(), "cadre-blobs-"));
   const orchestrator = createOrchestrator({
     database,
@@ -127,6 +133,7 @@ export async function startTestOrchestrator(
     },
     limits: { get: (_orgId, name) => options.limits?.[name] ?? testLimits[name] ?? 0 },
     pages: createPageTokens(new Uint8Array(32)),
+    audit: { append: async (event) => void audited.push(event) },
     meter: createNoopMeter(),
     tracer: trace.getTracer("test"),
     log,
@@ -145,6 +152,8 @@ export async function startTestOrchestrator(
     sessions: createClient(SessionService, transport),
     agents: createClient(AgentService, transport),
     models: createClient(ModelService, transport),
+    runs: createClient(RunService, transport),
+    audited,
     tools,
     orchestrator,
     database,

@@ -21,7 +21,7 @@ import {
   RunBudgetSchema,
   RunPinsSchema,
   RunSchema,
-  RunState,
+  type RunState,
   type RunStep,
   RunStepSchema,
   StepState,

@@ -44,6 +44,7 @@ export class PostgresRunReadStore implements RunReadStore {
     return this.#database.asOrg(orgId, async (transaction) => {
       const run = await findRun(transaction, runId);
       if (run === undefined) return undefined;
+      if (after >= run.head) return { run, entries: [] };
       const entries = await transaction
         .selectFrom("entry")
         .select(["seq", "kind", "body"])
