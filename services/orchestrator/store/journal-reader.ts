@@ -1,4 +1,4 @@
-import type { Kysely, Transaction } from "kysely";
+import { type Kysely, sql, type Transaction } from "kysely";
 import { chainHash, emptyChain } from "../domain/chain.ts";
 import { damaged } from "../domain/run.ts";
 import type { OrchestratorSchema } from "./schema.ts";
@@ -22,6 +22,22 @@ export interface JournalEnd {
 }
 
 const pageEntries = 2_000;
+
+/**
+ * Selects with a run's row, in one statement and so at one moment, whether
+ * entries stand behind its head: the row is an old one then, put back, and what
+ * the run did since would be done again.
+ */
+export function goesOnBehindHead() {
+  return sql<boolean>`exists (select from entry behind where behind.run_id = run.run_id and behind.seq > run.head)`.as(
+    "goes_on_behind_head",
+  );
+}
+
+/** Throws DATA_LOSS for a row that `goesOnBehindHead`. */
+export function assertNewestRow(row: { readonly goes_on_behind_head: boolean; readonly head: number }): void {
+  if (row.goes_on_behind_head) throw damaged(`goes on behind its entry ${row.head}, with which its row ends`);
+}
 
 /**
  * Reads a run's journal in pages, in order, and checks the chain over all of it

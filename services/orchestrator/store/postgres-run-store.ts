@@ -6,10 +6,13 @@ import type { Entry, GraphEnd } from "../domain/entry.ts";
 import { damaged } from "../domain/run.ts";
 import { hasEnded, type RunState, runState } from "./append-store.ts";
 import { decodeEntry } from "./entry-codec.ts";
+import { assertNewestRow, goesOnBehindHead } from "./journal-reader.ts";
 import type { RootState, RunPlace, RunStore, StoredGraphRun } from "./run-store.ts";
 import type { OrchestratorSchema } from "./schema.ts";
 
-type RunRow = Pick<Selectable<OrchestratorSchema["run"]>, "run_id" | "state" | "head" | "chain" | "wake_at">;
+type RunRow = Pick<Selectable<OrchestratorSchema["run"]>, "run_id" | "state" | "head" | "chain" | "wake_at"> & {
+  readonly goes_on_behind_head: boolean;
+};
 
 const entriesPage = 2_000;
 
@@ -33,7 +36,7 @@ export class PostgresRunStore implements RunStore {
     if (root === undefined) return undefined;
     const rows = await engine
       .selectFrom("run")
-      .select(["run_id", "state", "head", "chain", "wake_at"])
+      .select(["run_id", "state", "head", "chain", "wake_at", goesOnBehindHead()])
       .where((where) => where.or([where("run_id", "=", rootId), where("root_id", "=", rootId)]))
       .where("ended", "=", false)
       .orderBy("run_id")
@@ -134,6 +137,7 @@ export class PostgresRunStore implements RunStore {
 
   /** Reads a run's journal and checks its chain up to the stored head. Throws DATA_LOSS. */
   async #read(row: RunRow): Promise<StoredGraphRun> {
+    assertNewestRow(row);
     let chain: Uint8Array = emptyChain;
     const entries: Entry[] = [];
     while (entries.length < row.head) {

@@ -13,6 +13,7 @@ import { damaged, foldAll, type Run } from "../domain/run.ts";
 import { shardOf } from "../domain/shard.ts";
 import { runState } from "./append-store.ts";
 import { decodeEntry } from "./entry-codec.ts";
+import { assertNewestRow, goesOnBehindHead } from "./journal-reader.ts";
 import { toPinnedAgent } from "./proto-values.ts";
 import type { OrchestratorSchema } from "./schema.ts";
 import type {
@@ -31,6 +32,7 @@ type RunRow = Pick<
   "run_id" | "ordinal" | "head" | "chain" | "ended" | "view"
 > & {
   ordinal: number;
+  goes_on_behind_head: boolean;
 };
 
 /** Sessions in PostgreSQL. */
@@ -228,7 +230,7 @@ async function findSession(executor: Executor, sessionId: string): Promise<Store
 function runs(executor: Executor, sessionId: string) {
   return executor
     .selectFrom("run")
-    .select(["run_id", "head", "chain", "ended", "view"])
+    .select(["run_id", "head", "chain", "ended", "view", goesOnBehindHead()])
     .select((query) => query.ref("ordinal").$notNull().as("ordinal"))
     .where("session_id", "=", sessionId)
     .where("ordinal", "is not", null);
@@ -263,6 +265,7 @@ async function toView(executor: Executor, row: RunRow): Promise<StoredView> {
 
 /** Reads a run's journal, checks its chain up to the stored head, and folds it. */
 async function toRun(executor: Executor, row: RunRow): Promise<StoredRun> {
+  assertNewestRow(row);
   // A reader may see a head that moved on since: only what belongs to this head counts.
   const rows = await executor
     .selectFrom("entry")
