@@ -126,9 +126,13 @@ export async function failpoints(options: FailpointsOptions): Promise<Failpoints
     }
   }
   const verdicts = [
-    await world.judge(short, { floor: scene.counts.run, prefix: "run-" }),
-    await world.judge(slow, { floor: scene.counts.cancel, prefix: "cancel-", expected: "cancelled" }),
-    await world.judge(remote, { floor: scene.counts.model, prefix: "model-" }),
+    await world.judge(short, { floor: scene.counts.run, only: (run) => run.startsWith("run-") }),
+    await world.judge(slow, {
+      floor: scene.counts.cancel,
+      only: (run) => run.startsWith("cancel-"),
+      expected: "cancelled",
+    }),
+    await world.judge(remote, { floor: scene.counts.model, only: (run) => run.startsWith("model-") }),
   ];
   const fired = new Map<string, number>();
   for (const { name, action } of points.fired()) {
@@ -231,7 +235,7 @@ class Scene {
     const id = await this.#world.start(workload, run);
     if (kind === "cancel") {
       await reach(`the tool of ${run}`, () => this.#world.ledger.records().some((record) => record.run === run));
-      await insist(() => cadre.sessions.cancel(id));
+      await insist(() => workload.cancel(cadre, id));
     }
     const { state } = (await workload.history(cadre, id, AbortSignal.timeout(60_000))) ?? { state: "gone" };
     if (state === "open") say(`${run} has not ended after a minute`);

@@ -40,8 +40,8 @@ export interface JudgeOptions {
   /** How long runs may take to end once nothing is hurt any more. Default 60 s. */
   readonly healMs?: number;
   readonly expected?: RunHistory["state"];
-  /** Judges only runs whose names begin with this. Default: all. */
-  readonly prefix?: string;
+  /** Which runs are judged, by their names. Default: all. */
+  readonly only?: (run: string) => boolean;
 }
 
 export interface FaultWorldOptions extends StartCadreOptions {
@@ -152,8 +152,8 @@ export async function startFaultWorld(options: FaultWorldOptions): Promise<Fault
       started.catch(() => undefined); // thrown at the end
       starting.push(started);
     },
-    async judge(workload, { floor, healMs = 60_000, expected, prefix = "" }) {
-      const records = client.records().filter(({ run }) => run.startsWith(prefix));
+    async judge(workload, { floor, healMs = 60_000, expected, only = () => true }) {
+      const records = client.records().filter(({ run }) => only(run));
       const ids = new Map<string, string>();
       for (const { run, id } of records) if (id !== undefined) ids.set(run, id);
       const histories = new Map<string, RunHistory>();
@@ -163,7 +163,7 @@ export async function startFaultWorld(options: FaultWorldOptions): Promise<Fault
         if (history !== undefined) histories.set(run, history);
       });
       return check({
-        ledger: ledger.records().filter(({ run }) => run.startsWith(prefix)),
+        ledger: ledger.records().filter(({ run }) => only(run)),
         client: records,
         histories,
         faults,

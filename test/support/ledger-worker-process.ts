@@ -31,7 +31,7 @@ const worker = await cadre.tools.serve(
       },
     }),
   ],
-  { concurrency: 200, maxReconnectDelayMs: 250, onError: (error) => process.stderr.write(`${String(error)}\n`) },
+  { concurrency: 1000, maxReconnectDelayMs: 250, onError: (error) => process.stderr.write(`${String(error)}\n`) },
 );
 process.stdout.write("ready\n");
 process.stdin.resume();

@@ -44,6 +44,8 @@ export function turnWorkload({ rounds, fanOut, stepMs }: TurnWorkloadOptions): W
       await session.send(script(run), { idempotencyKey: `turn-of-${run}` });
       return session.sessionId;
     },
+    cancel: cancelTurn,
+    isDamaged: isTurnDamaged,
     history: turnHistory,
   };
 }
@@ -57,9 +59,25 @@ export function modelWorkload(agent: string): Workload {
       await session.send(run, { idempotencyKey: `turn-of-${run}` });
       return session.sessionId;
     },
+    cancel: cancelTurn,
+    isDamaged: isTurnDamaged,
     history: turnHistory,
   };
 }
+
+const cancelTurn: Workload["cancel"] = async (cadre, id) => {
+  await cadre.sessions.cancel(id);
+};
+
+const isTurnDamaged: Workload["isDamaged"] = async (cadre, id) => {
+  try {
+    await insist(() => cadre.sessions.turns(id).page());
+    return false;
+  } catch (error) {
+    if (error instanceof CadreError && error.reason === "DATA_LOSS") return true;
+    throw error;
+  }
+};
 
 const turnHistory: Workload["history"] = async (cadre, id, signal) => {
   const events: SessionEvent[] = [];

@@ -12,6 +12,10 @@ export interface Workload {
    * @throws CadreError
    */
   start(cadre: Cadre, run: string): Promise<string>;
+  /** Asks once to cancel a run. Throws CadreError. */
+  cancel(cadre: Cadre, id: string): Promise<void>;
+  /** Whether the server says that the run's journal is damaged, and so not executed. */
+  isDamaged(cadre: Cadre, id: string): Promise<boolean>;
   /**
    * Reads a run's history, waiting for its end until the signal aborts; as it
    * is then. `undefined` if the server does not know it.
