@@ -2,7 +2,7 @@ import { create } from "@bufbuild/protobuf";
 import { Role } from "@cadre/gen/cadre/credentials/v1/api_key_pb";
 import { PrincipalSchema } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import { SessionService } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
-import { type Client, createClient, type Interceptor } from "@connectrpc/connect";
+import type { Client, Interceptor } from "@connectrpc/connect";
 import { metrics, trace } from "@opentelemetry/api";
 import pino from "pino";
 import { createDenialLog } from "../services/runtime/audit/denial-log.ts";
@@ -16,6 +16,7 @@ import { accessRules } from "../services/runtime/interceptor/access-rule.ts";
 import { meshInterceptors } from "../services/runtime/interceptor/chain.ts";
 import { createMemoryMesh } from "../services/runtime/memory/memory-mesh.ts";
 import { implement } from "../services/runtime/rpc/implementation.ts";
+import { createMeshClient } from "../services/runtime/rpc/mesh-client.ts";
 import { onBehalfOf, type RequestContext } from "../services/runtime/rpc/request-context.ts";
 import { clientSpan } from "../services/runtime/telemetry/client-span.ts";
 import { startTelemetry } from "../services/runtime/telemetry/telemetry.ts";
@@ -42,7 +43,7 @@ const telemetry = await startTelemetry({
 const log = pino({ level: "info" }, { write() {} });
 const authority = createLocalAuthority();
 const sink = { append: async () => {} };
-const denials = createDenialLog({ sink, log });
+const denials = createDenialLog({ sink, log, meter: metrics.getMeter("bench") });
 const principal = freezePrincipal(
   create(PrincipalSchema, { subject: newId("key"), orgId: newId("org"), role: Role.OWNER, scopes: ["*"] }),
 );
@@ -57,7 +58,10 @@ async function clientWith(interceptors: readonly Interceptor[]) {
   } as never);
   await mesh.serve("orchestrator", { implementations: [sessions], interceptors });
   const token = createServiceTokenInterceptor(authority.identity("gateway"), "orchestrator");
-  return createClient(SessionService, mesh.transport("orchestrator", [token, clientSpan(trace.getTracer("bench"))]));
+  return createMeshClient(
+    SessionService,
+    mesh.transport("orchestrator", [token, clientSpan(trace.getTracer("bench"))]),
+  );
 }
 
 const bare = await clientWith([]);
@@ -73,34 +77,37 @@ const whole = await clientWith(
   }),
 );
 
-/** The request that the calls are made for. */
-const context: RequestContext = {
-  requestId: newId("req"),
-  traceparent: toTraceparent(newSpanContext()),
-  source: "203.0.113.7",
-  deadline: Date.now() + 290_000,
-  signal: new AbortController().signal,
-  principal,
-  callingService: undefined,
-  idempotencyKey: "",
-};
+/** A request that calls are made for. */
+function newRequest(): RequestContext {
+  return {
+    requestId: newId("req"),
+    traceparent: toTraceparent(newSpanContext()),
+    source: "203.0.113.7",
+    deadline: Date.now() + 30_000,
+    signal: new AbortController().signal,
+    principal,
+    callingService: undefined,
+    idempotencyKey: "",
+  };
+}
 
 type Sessions = Client<typeof SessionService>;
 
-async function unary(client: Sessions): Promise<void> {
+async function unary(client: Sessions, context: RequestContext): Promise<void> {
   await client.getSession({ sessionId }, onBehalfOf(context));
 }
 
-async function stream(client: Sessions): Promise<void> {
+async function stream(client: Sessions, context: RequestContext): Promise<void> {
   for await (const _ of client.streamEvents({ sessionId }, onBehalfOf(context)));
 }
 
 /** Time of the processor a call, in microseconds. */
-async function cost(call: (client: Sessions) => Promise<void>, client: Sessions): Promise<number> {
+async function cost(call: typeof unary, client: Sessions): Promise<number> {
   const before = process.cpuUsage();
   let calls = 0;
   const worker = async (): Promise<void> => {
-    while (calls++ < callsARound) await call(client);
+    const context = newRequest();
+    while (calls++ < callsARound) await call(client, context);
   };
   await Promise.all(Array.from({ length: concurrent }, worker));
   const { user, system } = process.cpuUsage(before);

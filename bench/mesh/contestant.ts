@@ -115,7 +115,7 @@ export async function serve(contestant: Contestant, trust: MeshTrust, tls?: TlsM
                 log,
                 rules: accessRules(),
                 authenticator: createServiceTokenAuthenticator(createServiceTokenVerifier("orchestrator", trust)),
-                audit: { sink, denials: createDenialLog({ sink, log }) },
+                audit: { sink, denials: createDenialLog({ sink, log, meter: metrics.getMeter("bench") }) },
               })
             : [],
       });

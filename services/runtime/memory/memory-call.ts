@@ -5,6 +5,7 @@ import { CallHeader } from "../rpc/call-header.ts";
 import { abortFailure, deadlineExceeded, toCallFailure } from "../rpc/call-failure.ts";
 import { createDeadlineTimer, type Expiring } from "../rpc/deadline-timer.ts";
 import { arrivedDeadlineKey, type IncomingCall } from "../rpc/invoke.ts";
+import type { Seat } from "../rpc/roster.ts";
 import type { OutgoingCall } from "../rpc/wire-transport.ts";
 import type { MemoryPeer } from "./memory-peer.ts";
 
@@ -26,7 +27,8 @@ export class MemoryCall implements Expiring {
   readonly #caller: AbortSignal | undefined;
   readonly #reject: (failure: ConnectError) => void;
   readonly #controller = new AbortController();
-  readonly #waiting: Set<Expiring> | undefined;
+  readonly #running: Seat;
+  readonly #waiting: Seat | undefined;
   readonly #onAbort: (() => void) | undefined;
   #endings: ((failure: ConnectError) => void)[] | undefined;
   #ended = false;
@@ -46,7 +48,7 @@ export class MemoryCall implements Expiring {
       this.#waiting = deadlines.set(deadline, this);
     }
     this.incoming = { header: CallHeader.crossed(outgoing.header), signal: this.#controller.signal, contextValues };
-    peer.running.add(this);
+    this.#running = peer.running.join(this);
   }
 
   /** Calls back when the call ends; at once if it has. */
@@ -83,10 +85,10 @@ export class MemoryCall implements Expiring {
   #end(failure: ConnectError): boolean {
     if (this.#ended) return false;
     this.#ended = true;
-    this.#waiting?.delete(this);
+    this.#waiting?.leave();
     if (this.#onAbort !== undefined) this.#caller?.removeEventListener("abort", this.#onAbort);
     if (this.#endings !== undefined) for (const ending of this.#endings) ending(failure);
-    this.#peer.running.delete(this);
+    this.#running.leave();
     this.#peer.onCallEnd();
     return true;
   }

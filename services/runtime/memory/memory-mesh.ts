@@ -3,6 +3,7 @@ import { toConnectError } from "../errors/failure.ts";
 import type { Mesh, ServiceName } from "../mesh/mesh.ts";
 import { serveMethods } from "../rpc/invoke.ts";
 import { defaultMessageLimits, type MessageLimits } from "../rpc/message-codec.ts";
+import { Roster } from "../rpc/roster.ts";
 import { createWireTransport } from "../rpc/wire-transport.ts";
 import type { MemoryPeer } from "./memory-peer.ts";
 import { createMemoryWire } from "./memory-wire.ts";
@@ -31,7 +32,7 @@ export function createMemoryMesh(options: MemoryMeshOptions = {}): Mesh {
       let onCallEnd = (): void => {};
       const peer: MemoryPeer = {
         methods: serveMethods(implementations, interceptors, limits),
-        running: new Set(),
+        running: new Roster(),
         onCallEnd: () => onCallEnd(),
       };
       peers.set(name, peer);

@@ -1,12 +1,13 @@
 import type { ConnectError } from "@connectrpc/connect";
 import type { ServedMethod } from "../rpc/invoke.ts";
+import type { Roster } from "../rpc/roster.ts";
 
 /** A served peer, as its callers in the same process find it. */
 export interface MemoryPeer {
   /** Its methods by path. */
   readonly methods: ReadonlyMap<string, ServedMethod>;
   /** The calls that run; the peer cuts them when it has waited long enough for them. */
-  readonly running: Set<{ cut(failure: ConnectError): void }>;
+  readonly running: Roster<{ cut(failure: ConnectError): void }>;
   /** Is told when a call has ended. */
   onCallEnd(): void;
 }

@@ -35,12 +35,11 @@ export function toMetadata(headers: Headers): Metadata {
 export function fromMetadata(metadata: Metadata): CallHeader {
   return new CallHeader({
     get: (name) => (isReservedHeader(name) ? null : toHeaderValue(metadata.get(name))),
-    *entries() {
-      for (const [name, values] of Object.entries(metadata.toJSON())) {
+    entries: () =>
+      Object.entries(metadata.toJSON()).flatMap(([name, values]): [string, string][] => {
         const value = isReservedHeader(name) ? null : toHeaderValue(values);
-        if (value !== null) yield [name, value];
-      }
-    },
+        return value === null ? [] : [[name, value]];
+      }),
   });
 }
 

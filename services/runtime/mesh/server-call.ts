@@ -19,6 +19,7 @@ import {
   type ServedUnary,
   type StreamAnswer,
 } from "../rpc/invoke.ts";
+import type { Roster, Seat } from "../rpc/roster.ts";
 import { Inbox } from "../rpc/inbox.ts";
 import { fromMetadata, toMetadata } from "./metadata.ts";
 import { toBuffer } from "./method-definition.ts";
@@ -31,7 +32,7 @@ export interface ServerCallOptions {
   /** The caller's service, if its certificate proves one. */
   readonly peerIdentity: string | undefined;
   /** The server's calls that are not answered yet. */
-  readonly running: Set<RunningCall>;
+  readonly running: Roster<RunningCall>;
   readonly log: Logger;
 }
 
@@ -187,6 +188,7 @@ class OpenCall implements RunningCall {
   readonly #options: ServerCallOptions;
   readonly #controller = new AbortController();
   readonly #endings: ((failure: ConnectError) => void)[] = [];
+  #running: Seat | undefined;
   #header = new CallHeader();
   #readsLateFailures = false;
   /** Whether an answer was sent already. */
@@ -211,7 +213,7 @@ class OpenCall implements RunningCall {
 
   /** The call is heard of only if its caller did not leave before. */
   arrive(metadata: Metadata): IncomingCall {
-    this.#options.running.add(this);
+    this.#running = this.#options.running.join(this);
     this.#readsLateFailures = takeLateFailureMark(metadata);
     const header = fromMetadata(metadata);
     this.#header = header;
@@ -253,7 +255,7 @@ class OpenCall implements RunningCall {
 
   #end(failure: ConnectError): void {
     this.#ended = true;
-    this.#options.running.delete(this);
+    this.#running?.leave();
     for (const ending of this.#endings) ending(failure);
     this.#endings.length = 0;
   }

@@ -4,6 +4,7 @@ import { toConnectError } from "../errors/failure.ts";
 import type { Logger } from "../log/log.ts";
 import { type ServedMethod, serveMethods } from "../rpc/invoke.ts";
 import type { MessageLimits } from "../rpc/message-codec.ts";
+import { Roster } from "../rpc/roster.ts";
 import { connectionIdentity } from "./connection-identity.ts";
 import type { MeshServer, MeshServerOptions } from "./mesh.ts";
 import { serviceDefinition } from "./method-definition.ts";
@@ -45,7 +46,7 @@ export interface GrpcServerOptions extends MeshServerOptions {
 export async function startGrpcServer(options: GrpcServerOptions): Promise<MeshServer> {
   const { connections, limits, log } = options;
   const served = serveMethods(options.implementations, options.interceptors, limits);
-  const running = new Set<RunningCall>();
+  const running = new Roster<RunningCall>();
   const server = new Server({
     // Ours is the limit that names a reason; beyond twice that, grpc-js stops reading.
     "grpc.max_receive_message_length": 2 * Math.max(limits.unaryMaxBytes, limits.streamMaxBytes),
@@ -82,7 +83,7 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<MeshS
  */
 function answering(
   served: ReadonlyMap<string, ServedMethod>,
-  running: Set<RunningCall>,
+  running: Roster<RunningCall>,
   log: Logger,
 ): ServerInterceptor {
   return (definition, call) => {
@@ -112,7 +113,7 @@ class AnsweredCall extends ServerInterceptingCall {
 const flushMs = 1_000;
 
 /** Refuses new calls, waits for the running ones, then cuts what is left. */
-async function shutDown(server: Server, running: ReadonlySet<RunningCall>, graceMs: number): Promise<void> {
+async function shutDown(server: Server, running: Roster<RunningCall>, graceMs: number): Promise<void> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   await new Promise<void>((resolve, reject) => {
     timer = setTimeout(() => {

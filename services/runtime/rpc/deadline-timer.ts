@@ -1,3 +1,5 @@
+import { Roster, type Seat } from "./roster.ts";
+
 /** What is told that its time is over. Must not throw. */
 export interface Expiring {
   expire(): void;
@@ -7,9 +9,10 @@ export interface Expiring {
 export interface DeadlineTimer {
   /**
    * Calls `expire` when the deadline, in milliseconds since the epoch, has
-   * passed. Returns what it waits in: taken out of there, it is not called.
+   * passed. Returns the seat that it waits on: once it has left, it is not
+   * called.
    */
-  set(deadline: number, expiring: Expiring): Set<Expiring>;
+  set(deadline: number, expiring: Expiring): Seat;
 }
 
 /** The longest that a timer of the platform can wait, 24 days: what is later is waited for that long. */
@@ -25,7 +28,7 @@ const maxTimerMs = 2 ** 31 - 1;
  * @param now milliseconds since the epoch
  */
 export function createDeadlineTimer(now: () => number = Date.now): DeadlineTimer {
-  const slots = new Map<number, Set<Expiring>>();
+  const slots = new Map<number, Roster<Expiring>>();
   return {
     set(deadline, expiring) {
       const nowMs = now();
@@ -33,15 +36,15 @@ export function createDeadlineTimer(now: () => number = Date.now): DeadlineTimer
       const grainMs = leftMs < 128 ? 1 : 2 ** (24 - Math.clz32(leftMs));
       const atMs = Math.ceil((nowMs + leftMs) / grainMs) * grainMs;
       const found = slots.get(atMs);
-      if (found !== undefined) return found.add(expiring);
-      const waiting = new Set([expiring]);
+      if (found !== undefined) return found.join(expiring);
+      const waiting = new Roster<Expiring>();
       const pass = (): void => {
         slots.delete(atMs);
         for (const one of waiting) one.expire();
       };
       setTimeout(pass, Math.min(atMs - nowMs, maxTimerMs)).unref();
       slots.set(atMs, waiting);
-      return waiting;
+      return waiting.join(expiring);
     },
   };
 }

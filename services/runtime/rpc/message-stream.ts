@@ -73,6 +73,12 @@ export function observeStream<T>(source: AsyncIterable<T>, observer: StreamObser
 }
 
 /** A stream of one message. */
-export async function* singleMessage<T>(message: T): AsyncGenerator<T, void> {
-  yield message;
+export function singleMessage<T>(message: T): AsyncIterable<T> {
+  let sent = false;
+  const next = async (): Promise<IteratorResult<T>> => {
+    if (sent) return { done: true, value: undefined };
+    sent = true;
+    return { done: false, value: message };
+  };
+  return { [Symbol.asyncIterator]: () => ({ next }) };
 }
