@@ -21,7 +21,7 @@ interface Flags extends ConnectionFlags {
   readonly message?: string;
   readonly agent?: string;
   readonly session?: string;
-  readonly onBusy: "reject" | "enqueue" | "interrupt";
+  readonly onBusy: "reject" | "enqueue" | "interrupt" | "rollback";
   readonly json?: boolean;
 }
 
@@ -38,7 +38,7 @@ export function registerChat(program: Command): void {
     .option("-m, --message <text>", "ask this, print the answer and leave; - for standard input")
     .option("-a, --agent <name>", "the agent; `assistant` unless said")
     .option("-s, --session <id>", "go on with this session, instead of a new one")
-    .option("--on-busy <mode>", "while the session runs a turn: reject, enqueue or interrupt", "reject")
+    .option("--on-busy <mode>", "while the session runs a turn: reject, enqueue, interrupt or rollback", "reject")
     .option("--json", "with --message: print the turn as JSON on one line")
     .addHelpText(
       "after",
@@ -49,8 +49,8 @@ Examples:
   $ git diff | cadre chat --message - --json`,
     )
     .action(async (flags: Flags) => {
-      if (!["reject", "enqueue", "interrupt"].includes(flags.onBusy)) {
-        throw new CliError(exitCode.usage, "--on-busy must be reject, enqueue or interrupt");
+      if (!["reject", "enqueue", "interrupt", "rollback"].includes(flags.onBusy)) {
+        throw new CliError(exitCode.usage, "--on-busy must be reject, enqueue, interrupt or rollback");
       }
       if (flags.message === undefined && flags.json === true) {
         throw new CliError(exitCode.usage, "--json needs --message");

@@ -107,12 +107,12 @@ export function registerSessions(program: Command): void {
     .description("Sends a message and returns as soon as it is stored; the turn goes on by itself.")
     .argument("<session>", "ses_…")
     .argument("<text>", "the message; - for standard input")
-    .option("--on-busy <mode>", "while a turn runs: reject, enqueue or interrupt", "reject")
+    .option("--on-busy <mode>", "while a turn runs: reject, enqueue, interrupt or rollback", "reject")
     .option("--json", "print JSON")
     .action(async (sessionId: string, text: string, flags: Flags & { readonly onBusy: string }) => {
       const { onBusy } = flags;
-      if (onBusy !== "reject" && onBusy !== "enqueue" && onBusy !== "interrupt") {
-        throw new CliError(exitCode.usage, "--on-busy must be reject, enqueue or interrupt");
+      if (onBusy !== "reject" && onBusy !== "enqueue" && onBusy !== "interrupt" && onBusy !== "rollback") {
+        throw new CliError(exitCode.usage, "--on-busy must be reject, enqueue, interrupt or rollback");
       }
       const message = text === "-" ? await readSource("-") : text;
       const { turn } = await (await connect(flags)).sessions.send(sessionId, message, { onBusy });

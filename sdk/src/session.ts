@@ -25,10 +25,11 @@ export interface CreateSessionOptions extends EffectCallOptions {
 export interface SendOptions extends EffectCallOptions {
   /**
    * What to do while a turn runs: `reject` the message with `SESSION_BUSY`,
-   * which is the default; `enqueue` it, with at most 16 waiting; or `interrupt`:
-   * cancel the turns that run or wait, then run it.
+   * which is the default; `enqueue` it, with at most 16 waiting; `interrupt`:
+   * cancel the turns that run or wait, then run it; or `rollback`: the same, and
+   * no model is shown them again. When none runs, that is done to the last turn.
    */
-  readonly onBusy?: "reject" | "enqueue" | "interrupt";
+  readonly onBusy?: "reject" | "enqueue" | "interrupt" | "rollback";
   /**
    * What the answer is held to, as JSON Schema or as a validator that can give
    * one; the answer is then JSON text.
@@ -120,7 +121,12 @@ export interface SessionHandle {
   delete(options?: CallOptions): Promise<void>;
 }
 
-const onBusyNumber = { reject: OnBusy.REJECT, enqueue: OnBusy.ENQUEUE, interrupt: OnBusy.INTERRUPT } as const;
+const onBusyNumber = {
+  reject: OnBusy.REJECT,
+  enqueue: OnBusy.ENQUEUE,
+  interrupt: OnBusy.INTERRUPT,
+  rollback: OnBusy.ROLLBACK,
+} as const;
 
 /** Creates the sessions of a client. */
 export function createSessions(caller: Caller): Sessions {

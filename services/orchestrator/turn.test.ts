@@ -16,6 +16,7 @@ import {
   testPrincipal,
 } from "../../test/support/orchestrator.ts";
 import { createTestDatabase, type TestDatabase } from "../../test/support/postgres.ts";
+import type { Model } from "./models/model.ts";
 import { createScriptedModel } from "./models/scripted.ts";
 
 let database: TestDatabase;
@@ -288,6 +289,54 @@ describe("a message while a turn runs", () => {
     expect(states).toEqual([TurnState.CANCELLED, TurnState.CANCELLED, TurnState.SUCCEEDED]);
     const { turns } = await world.sessions.listTurns({ sessionId });
     expect(turns.map(({ state }) => state)).toEqual(states);
+  });
+
+  test("leaves the last turn out of what the model is shown with rollback, whether it runs or not", async () => {
+    const scripted = createScriptedModel();
+    const shown: string[] = [];
+    const recording: Model = {
+      ...scripted,
+      stream: (request, signal) => {
+        shown.push(request.messages.map((message) => ("text" in message ? message.text : "")).join("|"));
+        return scripted.stream(request, signal);
+      },
+    };
+    const apart = await createTestDatabase();
+    await migrateOrchestrator(apart.url);
+    const own = await startTestOrchestrator({ databaseUrl: apart.url, models: [recording] });
+    try {
+      const sessionId = await newSession(own.sessions);
+      const send = async (text: string, onBusy = OnBusy.REJECT) => {
+        const { turn } = await own.sessions.sendTurn({ sessionId, text, onBusy });
+        return turn;
+      };
+      const end = async (turnId: string | undefined) => readEvents(own.sessions, sessionId, 0n, endsTurn(turnId));
+      await end((await send("say one"))?.turnId);
+      await end((await send("say two"))?.turnId);
+      await end((await send("say three", OnBusy.ROLLBACK))?.turnId);
+      await send("wait 10s");
+      const last = await send("say four", OnBusy.ROLLBACK);
+      const events = await end(last?.turnId);
+      expect(events.flatMap(({ body }) => (body.case === "turnEnded" ? [body.value.state] : [])).slice(-2)).toEqual([
+        TurnState.CANCELLED,
+        TurnState.SUCCEEDED,
+      ]);
+      expect(shown.at(2)).toBe("say one|one|say three");
+      expect(shown.at(-1)).toBe("say one|one|say three|three|say four");
+      // Another process reads the same from what is stored.
+      await own.stop();
+      const next = await startTestOrchestrator({ databaseUrl: apart.url, models: [recording] });
+      try {
+        const { turn } = await next.sessions.sendTurn({ sessionId, text: "say five" });
+        await readEvents(next.sessions, sessionId, 0n, endsTurn(turn?.turnId));
+        expect(shown.at(-1)).toBe("say one|one|say three|three|say four|four|say five");
+      } finally {
+        await next.stop();
+      }
+    } finally {
+      await own.stop();
+      await apart.drop();
+    }
   });
 });
 

@@ -30,6 +30,7 @@ import { OpenRunCounts } from "./graph/open-run-counts.ts";
 import { findStarted, prepareRun, type RunStart } from "./graph/prepare-run.ts";
 import type { PinSources } from "./graph/resolve-pins.ts";
 import { RunActor, type RunActorServices } from "./graph/run-actor.ts";
+import { RunEnds } from "./graph/run-ends.ts";
 import { Ownership } from "./ownership.ts";
 import { type ActorServices, SessionActor } from "./session-actor.ts";
 import { Waker } from "./waker.ts";
@@ -89,6 +90,7 @@ export class Engine {
   readonly #replies = new Map<string, Set<() => void>>();
   readonly #stopping = new AbortController();
   readonly #counts: OpenRunCounts;
+  readonly #ends = new RunEnds();
   #committer: Committer | undefined;
   #unlisten: (() => Promise<void>)[] = [];
   #sweep: NodeJS.Timeout | undefined;
@@ -278,6 +280,14 @@ export class Engine {
         throw error;
       }
     }
+  }
+
+  /**
+   * Waits for the end of a root run that this process runs. Undefined if it
+   * does not: read its row, and follow the feed.
+   */
+  whenEnded(runUuid: string, signal: AbortSignal): Promise<void> | undefined {
+    return this.#ends.wait(runUuid, this.#actors.has(runUuid), signal);
   }
 
   async #assertOpenRuns(orgId: string, orgUuid: string): Promise<void> {
@@ -501,7 +511,10 @@ export class Engine {
         if (this.#actors.get(state.rootId) === actor && !this.#loading.has(state.rootId))
           void this.#close(state.rootId, actor);
       },
-      onEnded: () => this.#counts.ended(state.orgId),
+      onEnded: (runUuid) => {
+        this.#counts.ended(state.orgId);
+        this.#ends.ended(runUuid);
+      },
     });
     this.#actors.set(state.rootId, actor);
     return actor;

@@ -15,7 +15,9 @@ export class History {
   readonly #store: Pick<SessionStore, "loadEnded">;
   readonly #sessionUuid: string;
   /** Oldest first. */
-  #turns: { readonly ordinal: number; readonly turn: PastTurn }[] = [];
+  #turns: { readonly ordinal: number; readonly runId: string; readonly turn: PastTurn }[] = [];
+  /** Turns that were rolled back. */
+  readonly #leftOut = new Set<string>();
   #tokens = 0;
   /** The ordinal below which nothing is in `#turns`; undefined before the first reading. */
   #unreadBelow: number | undefined;
@@ -38,9 +40,11 @@ export class History {
       const page = await this.#store.loadEnded(this.#sessionUuid, this.#unreadBelow, pageSize);
       for (const { run, ordinal: read } of page) {
         this.#unreadBelow = read;
-        if (run.started === undefined) continue;
+        // Later turns are read first, so what they leave out is known.
+        this.leaveOut(run.accepted.leavesOut);
+        if (run.started === undefined || this.#leftOut.has(run.runId)) continue;
         const turn = pastTurn(run);
-        this.#turns.unshift({ ordinal: read, turn });
+        this.#turns.unshift({ ordinal: read, runId: run.runId, turn });
         this.#tokens += turn.tokens;
       }
       if (page.length < pageSize) this.#unreadBelow = 1;
@@ -48,12 +52,28 @@ export class History {
     return { turns: this.#turns.map(({ turn }) => turn), older: this.#unreadBelow - 1 };
   }
 
+  /** The last turn before one that a model would be shown; undefined if there is none. */
+  async last(ordinal: number): Promise<string | undefined> {
+    await this.before(ordinal, 1);
+    return this.#turns.at(-1)?.runId;
+  }
+
+  /** Shows turns to no model any more. */
+  leaveOut(runIds: readonly string[]): void {
+    for (const runId of runIds) {
+      this.#leftOut.add(runId);
+      const index = this.#turns.findIndex((turn) => turn.runId === runId);
+      const [gone] = index < 0 ? [] : this.#turns.splice(index, 1);
+      this.#tokens -= gone?.turn.tokens ?? 0;
+    }
+  }
+
   /** Adds a turn that ended just now. What no model could be shown any more is dropped. */
   add(run: Run, ordinal: number, contextTokens: number): void {
     if (this.#unreadBelow === undefined) return; // it will be read with the others
-    if (run.started === undefined) return;
+    if (run.started === undefined || this.#leftOut.has(run.runId)) return;
     const turn = pastTurn(run);
-    this.#turns.push({ ordinal, turn });
+    this.#turns.push({ ordinal, runId: run.runId, turn });
     this.#tokens += turn.tokens;
     for (let first = this.#turns[0]; first !== undefined; first = this.#turns[0]) {
       if (this.#turns.length === 1 || this.#tokens - first.turn.tokens <= contextTokens) break;

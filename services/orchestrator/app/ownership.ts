@@ -10,8 +10,8 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { AppError } from "../../runtime/errors/app-error.ts";
 import type { Logger } from "../../runtime/log/log.ts";
-import type { DatabaseClock } from "./database-clock.ts";
 import type { OwnershipStore } from "../store/ownership-store.ts";
+import type { DatabaseClock } from "./database-clock.ts";
 
 /** A writer and what it owns. */
 export interface Tenure {

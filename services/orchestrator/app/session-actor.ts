@@ -113,6 +113,7 @@ export class SessionActor {
     });
     this.#history = new History(services.sessions, state.session.sessionId);
     for (const { run, ordinal, view } of state.open) {
+      this.#history.leaveOut(run.accepted.leavesOut);
       const afterSeq = Number(fromBinary(TurnSchema, view).afterSeq);
       this.#turns.push(new Turn(run, ordinal, afterSeq, fromBinary(PrincipalSchema, run.accepted.principal)));
     }
@@ -215,7 +216,8 @@ export class SessionActor {
       if (repeated !== undefined) return repeated;
     }
     this.#journal.assertRoom();
-    const accepted = await this.#accepted(command, request);
+    const leavesOut = request.onBusy === OnBusy.ROLLBACK ? await this.#rolledBack() : [];
+    const accepted = { ...(await this.#accepted(command, request)), leavesOut };
     // From here to the submission nothing is awaited but the limits: the turns are as they are.
     await this.#assertWithinLimits();
     const open = this.#turns.filter((turn) => turn.run.ended === undefined);
@@ -230,6 +232,9 @@ export class SessionActor {
         }
         case OnBusy.INTERRUPT:
           steps.push(...this.#cancelSteps(open, "interrupted", command.requestId));
+          break;
+        case OnBusy.ROLLBACK:
+          steps.push(...this.#cancelSteps(open, "rolled-back", command.requestId));
           break;
         default:
           throw new AppError("SESSION_BUSY", "a turn of the session runs or waits");
@@ -269,9 +274,18 @@ export class SessionActor {
     }
     this.#lastOrdinal = turn.ordinal;
     this.#turns.push(turn);
+    this.#history.leaveOut(leavesOut);
     if (steps.length > 0) this.#stopCancelled();
     this.#next();
     return reply;
+  }
+
+  /** What a rollback leaves out: the turns that run or wait, or else the last one. */
+  async #rolledBack(): Promise<readonly string[]> {
+    const open = this.#turns.filter((turn) => turn.run.ended === undefined);
+    if (open.length > 0) return open.map((turn) => turn.run.runId);
+    const last = await this.#history.last(this.#lastOrdinal + 1);
+    return last === undefined ? [] : [last];
   }
 
   async #accepted(command: Command, request: SendTurnRequest): Promise<RunAccepted> {

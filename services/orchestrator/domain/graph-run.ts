@@ -96,6 +96,7 @@ export class GraphRun {
   readonly #dues = new Map<string, number>();
   /** Steps of agents' rounds, by their ids. */
   readonly #rounds = new Map<string, StepState>();
+  readonly #stepIds = new Map<string, string>();
   readonly #beginLoop: BeginLoop;
 
   /** Throws NON_DETERMINISTIC unless the entry accepts a run of a graph. */
@@ -153,7 +154,13 @@ export class GraphRun {
 
   /** The id of a step, which is its idempotency key. */
   stepIdAt(place: StepPlace): string {
-    return stepId(this.runId, `step:${placeKey(place)}`);
+    const key = placeKey(place);
+    let id = this.#stepIds.get(key);
+    if (id === undefined) {
+      id = stepId(this.runId, `step:${key}`);
+      this.#stepIds.set(key, id);
+    }
+    return id;
   }
 
   /** Folds one more entry in. */

@@ -55,8 +55,16 @@ export function fromProtoGraph(proto: ProtoGraph, field = ""): Graph {
 
 /** The graph as a message; defaults stand in it as values of their own. */
 export function toProtoGraph(graph: Graph): ProtoGraph {
-  return create(GraphSchema, graphInit(graph));
+  let proto = messages.get(graph);
+  if (proto === undefined) {
+    proto = create(GraphSchema, graphInit(graph));
+    messages.set(graph, proto);
+  }
+  return proto;
 }
+
+/** Graphs never change, and the same one is started often. */
+const messages = new WeakMap<Graph, ProtoGraph>();
 
 function assertSize(proto: ProtoGraph, field: string): void {
   let steps = 0;

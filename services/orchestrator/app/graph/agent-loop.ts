@@ -6,9 +6,9 @@
 import type { Principal } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import { AppError } from "../../../runtime/errors/app-error.ts";
 import type { Caps, Entry, EntryBody, PinnedAgent, RunEnd, StepPlace } from "../../domain/entry.ts";
-import { type BeginLoop, type GraphRun, placeKey } from "../../domain/graph-run.ts";
-import { itemScope, resolveText, scopeOf } from "../../domain/graph-decisions.ts";
 import type { CompiledItemTask } from "../../domain/graph/plan.ts";
+import { itemScope, resolveText, scopeOf } from "../../domain/graph-decisions.ts";
+import { type BeginLoop, type GraphRun, placeKey } from "../../domain/graph-run.ts";
 import type { Json } from "../../domain/json.ts";
 import { fold, type Run } from "../../domain/run.ts";
 import { capsOf, runTurn } from "../run-turn.ts";

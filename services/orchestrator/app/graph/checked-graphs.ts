@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
-import { type Graph as ProtoGraph, GraphSchema } from "@cadre/gen/cadre/orchestrator/v1/graph_pb";
+import { GraphSchema, type Graph as ProtoGraph } from "@cadre/gen/cadre/orchestrator/v1/graph_pb";
 import { PinnedToolSchema } from "@cadre/gen/cadre/tools/v1/tool_pb";
 import { BoundedMap } from "../../../runtime/identity/bounded-map.ts";
 import type { PinnedTool } from "../../domain/entry.ts";

@@ -6,13 +6,13 @@
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { type Principal, PrincipalSchema } from "@cadre/gen/cadre/credentials/v1/identity_pb";
+import { Reason } from "@cadre/gen/cadre/errors/v1/reason_pb";
 import {
   type Command,
   type CommandReply,
   CommandReplySchema,
 } from "@cadre/gen/cadre/orchestrator/journal/v1/command_pb";
-import { Reason } from "@cadre/gen/cadre/errors/v1/reason_pb";
-import { RunSchema, RunStepSchema, RunState as ProtoRunState } from "@cadre/gen/cadre/orchestrator/v1/run_pb";
+import { RunState as ProtoRunState, RunSchema, RunStepSchema } from "@cadre/gen/cadre/orchestrator/v1/run_pb";
 import { AppError } from "../../../runtime/errors/app-error.ts";
 import { fromUuid, toUuid } from "../../../runtime/ids/id.ts";
 import type { EntryBody, GraphAccepted, GraphEnd, GraphStarted, Payload, StepPlace } from "../../domain/entry.ts";
@@ -101,7 +101,9 @@ export class RunActor {
 
   /** Whether it can be dropped without stopping anything. */
   get idle(): boolean {
-    return this.#waiting === 0 && this.#starting === 0 && [...this.#executors.values()].every((executor) => executor.quiet);
+    return (
+      this.#waiting === 0 && this.#starting === 0 && [...this.#executors.values()].every((executor) => executor.quiet)
+    );
   }
 
   /** Since when nothing happened, on the monotonic clock. */

@@ -14,9 +14,16 @@ type Sparse = Json | { readonly [name: string]: Sparse | undefined } | readonly 
  * `"version": 1`. Graphs that mean the same have the same digest.
  */
 export function graphDigest(graph: Graph): string {
+  const known = digests.get(graph);
+  if (known !== undefined) return known;
   const text = canonicalJson(withoutAbsent({ version: 1, ...graphParts(graph) }));
-  return `sha256:${createHash("sha256").update(text).digest("hex")}`;
+  const digest = `sha256:${createHash("sha256").update(text).digest("hex")}`;
+  digests.set(graph, digest);
+  return digest;
 }
+
+/** Graphs never change, and the same one is started often. */
+const digests = new WeakMap<Graph, string>();
 
 function graphParts({ name, description, inputSchema, steps, output }: Graph) {
   return { name, description, input_schema: inputSchema, steps: steps.map(stepParts), output };
