@@ -1,3 +1,4 @@
+import { assertClockAgrees } from "../../services/runtime/postgres/clock.ts";
 import type { ServerConfiguration } from "./configuration.ts";
 import { explainFailedStart } from "./exit.ts";
 import { openProcessScope, type ProcessScope } from "./process-scope.ts";
@@ -19,6 +20,7 @@ export async function runServer(
 ): Promise<number> {
   const scope = await openProcessScope(configuration, name);
   try {
+    await assertSafe(configuration, scope);
     process.stdout.write(await start(scope));
   } catch (thrown) {
     scope.log.info({ err: thrown }, "could not start");
@@ -28,4 +30,10 @@ export async function runServer(
   const code = await scope.ended;
   setTimeout(() => process.exit(code), exitAfterMs).unref();
   return code;
+}
+
+/** What production demands of the world around the process; of its settings it was demanded when they were read. */
+async function assertSafe({ platform }: ServerConfiguration, { log }: ProcessScope): Promise<void> {
+  const url = platform.CADRE_DATABASE_URL;
+  if (platform.CADRE_MODE === "production" && url !== undefined) await assertClockAgrees({ url, log });
 }

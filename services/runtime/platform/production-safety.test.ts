@@ -7,12 +7,15 @@ import { findUnsafeSettings, type ProcessFacts } from "./production-safety.ts";
 const directory = mkdtempSync(join(tmpdir(), "cadre-safety-"));
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
 const strongFile = join(directory, "strong.key");
-writeFileSync(strongFile, "x".repeat(64), { mode: 0o600 });
+const strongKey = "5c0f1d9e7a3b48266e81f4d2c9b0a7355dd87cfe12469ab03f7e5518c4b2961d";
+writeFileSync(strongFile, strongKey, { mode: 0o600 });
 const openFile = join(directory, "open.key");
-writeFileSync(openFile, "x".repeat(64));
+writeFileSync(openFile, strongKey);
 chmodSync(openFile, 0o644);
 const shortFile = join(directory, "short.key");
-writeFileSync(shortFile, "x", { mode: 0o600 });
+writeFileSync(shortFile, strongKey.slice(0, 32), { mode: 0o600 });
+const exampleFile = join(directory, "example.key");
+writeFileSync(exampleFile, "0123456789abcdef".repeat(4), { mode: 0o600 });
 
 const safeFacts: ProcessFacts = { userId: 1000, nodeOptions: "", execArgv: [], rejectsUnauthorizedTls: true };
 const safe = {
@@ -55,6 +58,8 @@ const unsafe: readonly (readonly [
   ["CADRE_MESH_CA_FILE", { environment: { CADRE_MESH_TOOLS: "127.0.0.1:9001" } }],
   ["can be read by others", { environment: { CADRE_TLS_KEY_FILE: openFile } }],
   ["less than 32 bytes", { environment: { CADRE_CREDENTIALS_HMAC_KEY_FILE: shortFile } }],
+  ["holds an example", { environment: { CADRE_CREDENTIALS_HMAC_KEY_FILE: exampleFile } }],
+  ["holds an example", { environment: { CADRE_PAGE_TOKEN_KEY_FILE: exampleFile } }],
   ["names no file", { environment: { CADRE_OPENAI_API_KEY_FILE: join(directory, "absent") } }],
   ["CADRE_REFLECTION", { environment: { CADRE_REFLECTION: "true" } }],
   ["CADRE_LOG_LEVEL", { environment: { CADRE_LOG_LEVEL: "debug" } }],
@@ -62,6 +67,9 @@ const unsafe: readonly (readonly [
   ["inspector", { facts: { nodeOptions: "--inspect=0.0.0.0" } }],
   ["inspector", { facts: { execArgv: ["--inspect-brk"] } }],
   ["--require", { facts: { nodeOptions: "--require ./x.js" } }],
+  ["--require", { facts: { nodeOptions: "--max-old-space-size=512 -r ./x.js" } }],
+  ["--import", { facts: { nodeOptions: "--import=./x.js" } }],
+  ["--loader", { facts: { nodeOptions: "--experimental-loader ./x.js" } }],
   ["NODE_TLS_REJECT_UNAUTHORIZED", { facts: { rejectsUnauthorizedTls: false } }],
   ["root", { facts: { userId: 0 } }],
 ];
@@ -72,7 +80,7 @@ test("a safe configuration has no problem", () => {
 
 test("a file named by its service is looked at, too", () => {
   const named = join(directory, "tools.key");
-  writeFileSync(named, "x".repeat(64));
+  writeFileSync(named, strongKey);
   chmodSync(named, 0o644);
   const environment = { ...safe, CADRE_MESH_KEY_FILE: join(directory, "{service}.key") };
   expect(findUnsafeSettings(environment, safeFacts)).toEqual(["CADRE_MESH_KEY_FILE can be read by others: chmod 600"]);

@@ -1,6 +1,7 @@
-import { existsSync, statSync } from "node:fs";
+import { existsSync, readFileSync, statSync } from "node:fs";
 import { isLoopbackHost } from "../edge/authority.ts";
 import type { Environment } from "../config/settings.ts";
+import { isExampleKey, keyBytesOf } from "./example-key.ts";
 
 /** What the check reads of the process; injected for tests. */
 export interface ProcessFacts {
@@ -103,7 +104,12 @@ function fileProblems(environment: Environment): string[] {
     const facts = [...found].map((path) => statSync(path));
     const problems: string[] = [];
     if (facts.some(({ mode }) => (mode & 0o077) !== 0)) problems.push(`${name} can be read by others: chmod 600`);
-    if (facts.some(({ size }) => size < 32)) problems.push(`${name} holds less than 32 bytes: make a strong key`);
+    const keys = [...found].map((path) => readFileSync(path, "utf8"));
+    if (keys.some((key) => keyBytesOf(key) < 32)) {
+      problems.push(`${name} holds a key of less than 32 bytes: make a strong key`);
+    } else if (keys.some(isExampleKey)) {
+      problems.push(`${name} holds an example, which anybody can guess: make a random key`);
+    }
     return problems;
   });
 }
@@ -112,8 +118,8 @@ function processProblems(facts: ProcessFacts): string[] {
   const problems: string[] = [];
   const flags = `${facts.nodeOptions} ${facts.execArgv.join(" ")}`;
   if (/--inspect/.test(flags)) problems.push("the inspector is open (--inspect): start without it");
-  if (/(^|\s)(--require|-r)(\s|=)/.test(facts.nodeOptions)) {
-    problems.push("NODE_OPTIONS loads code of others (--require): start without it");
+  if (/(^|\s)(--require|-r|--import|--loader|--experimental-loader)(\s|=|$)/.test(facts.nodeOptions)) {
+    problems.push("NODE_OPTIONS loads code of others (--require, --import or --loader): start without it");
   }
   if (!facts.rejectsUnauthorizedTls) {
     problems.push("NODE_TLS_REJECT_UNAUTHORIZED=0 accepts every certificate: unset it");

@@ -14,7 +14,8 @@ import {
 import pg from "pg";
 import type { Logger } from "../log/log.ts";
 import { describeCatalog } from "./catalog.ts";
-import { describeError, toDatabaseError } from "./database-error.ts";
+import { connectWhenReady } from "./connect-when-ready.ts";
+import { toDatabaseError } from "./database-error.ts";
 import type { Migration } from "./migration.ts";
 import { assertService, roleOf } from "./role.ts";
 
@@ -153,8 +154,9 @@ export async function migrateDown(options: MigrateDownOptions): Promise<readonly
 
 /** Compares a service's schema with this build. Changes nothing. */
 export async function migrationStatus(options: MigratorOptions): Promise<MigrationStatus> {
-  const { service, migrations } = options;
-  const client = await connect(options.url, service, 10_000, options.log);
+  const { service, migrations, url, log } = options;
+  assertService(service);
+  const client = await connectWhenReady({ url, name: `migrate ${service}`, waitMs: 10_000, log });
   try {
     const { rows } = await client.query<{ found: boolean }>("select to_regclass($1) is not null as found", [
       `${service}.schema_migration`,
@@ -258,7 +260,10 @@ async function withSchema<T>(
 ): Promise<T> {
   const { service } = options;
   assertOrder(options.migrations);
-  const client = await connect(options.url, service, waitMs, options.log);
+  assertService(service);
+  const { url, log } = options;
+  // The lock's timeout includes the wait for another migrator.
+  const client = await connectWhenReady({ url, name: `migrate ${service}`, lockTimeoutMs: 60_000, waitMs, log });
   try {
     await client.query("select pg_advisory_lock(hashtextextended($1, 0))", [`cadre migrate ${service}`]);
     await prepareSchema(client, service);
@@ -267,31 +272,6 @@ async function withSchema<T>(
     throw toDatabaseError(error, true);
   } finally {
     await client.end().catch(() => undefined); // broken already, which the error tells
-  }
-}
-
-async function connect(url: string, service: string, waitMs: number, log: Logger): Promise<pg.Client> {
-  assertService(service);
-  const deadline = performance.now() + waitMs;
-  for (let attempt = 1; ; attempt++) {
-    const client = new pg.Client({
-      connectionString: url,
-      application_name: `cadre migrate ${service} ${process.pid}`,
-      // Includes the wait for another migrator.
-      lock_timeout: 60_000,
-      connectionTimeoutMillis: 5_000,
-      keepAlive: true,
-    });
-    client.on("error", (error) => log.debug(describeError(error), "the migrator's connection broke"));
-    try {
-      await client.connect();
-      return client;
-    } catch (error) {
-      const waitingMs = Math.min(100 * 2 ** attempt, 2_000);
-      if (performance.now() + waitingMs > deadline) throw toDatabaseError(error, false);
-      log.warn({ ...describeError(error), service, attempt }, "waiting for postgres");
-      await delay(waitingMs);
-    }
   }
 }
 
