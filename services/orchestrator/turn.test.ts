@@ -304,13 +304,15 @@ describe("a message while a turn runs", () => {
     const apart = await createTestDatabase();
     await migrateOrchestrator(apart.url);
     const own = await startTestOrchestrator({ databaseUrl: apart.url, models: [recording] });
+    const principal = testPrincipal();
+    const sessions = own.as(principal);
     try {
-      const sessionId = await newSession(own.sessions);
+      const sessionId = await newSession(sessions);
       const send = async (text: string, onBusy = OnBusy.REJECT) => {
-        const { turn } = await own.sessions.sendTurn({ sessionId, text, onBusy });
+        const { turn } = await sessions.sendTurn({ sessionId, text, onBusy });
         return turn;
       };
-      const end = async (turnId: string | undefined) => readEvents(own.sessions, sessionId, 0n, endsTurn(turnId));
+      const end = async (turnId: string | undefined) => readEvents(sessions, sessionId, 0n, endsTurn(turnId));
       await end((await send("say one"))?.turnId);
       await end((await send("say two"))?.turnId);
       await end((await send("say three", OnBusy.ROLLBACK))?.turnId);
@@ -327,8 +329,8 @@ describe("a message while a turn runs", () => {
       await own.stop();
       const next = await startTestOrchestrator({ databaseUrl: apart.url, models: [recording] });
       try {
-        const { turn } = await next.sessions.sendTurn({ sessionId, text: "say five" });
-        await readEvents(next.sessions, sessionId, 0n, endsTurn(turn?.turnId));
+        const { turn } = await next.as(principal).sendTurn({ sessionId, text: "say five" });
+        await readEvents(next.as(principal), sessionId, 0n, endsTurn(turn?.turnId));
         expect(shown.at(-1)).toBe("say one|one|say three|three|say four|four|say five");
       } finally {
         await next.stop();

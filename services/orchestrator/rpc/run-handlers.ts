@@ -31,7 +31,7 @@ import { toListedRun } from "./run-view.ts";
 import { watchRun } from "./watch-run.ts";
 
 export interface RunHandlerDeps extends StartRunDeps, ReadRunDeps {
-  readonly engine: Pick<Engine, "startRun" | "dispatch" | "feed" | "stopping">;
+  readonly engine: Pick<Engine, "startRun" | "dispatch" | "feed" | "stopping" | "whenEnded">;
   readonly payloads: StartRunDeps["payloads"] & ReadRunDeps["payloads"];
   readonly pages: PageTokens;
   /** Where each run of a batch is written. */
@@ -69,6 +69,13 @@ export function runHandlers(deps: RunHandlerDeps): RunHandlers {
     const leftMs = Math.min(waitMs, deadline - Date.now() - answerReserveMs);
     if (leftMs <= 0) return;
     const ending = AbortSignal.any([context.signal, AbortSignal.timeout(Math.ceil(leftMs))]);
+    // A run of this process needs no look into the store.
+    const ended = engine.whenEnded(runUuid, ending);
+    if (ended !== undefined) {
+      await ended;
+      context.signal.throwIfAborted();
+      return;
+    }
     const position = { orgId: orgOf(context), runId: runUuid, afterSeq: maxSeq };
     for await (const page of followRun(follow, position, ending)) {
       if (page !== undefined && hasEnded(page.run.state)) return;
