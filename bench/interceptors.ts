@@ -1,6 +1,6 @@
 import { create } from "@bufbuild/protobuf";
 import { Role } from "@cadre/gen/cadre/credentials/v1/api_key_pb";
-import { PrincipalSchema } from "@cadre/gen/cadre/credentials/v1/identity_pb";
+import { PrincipalKind, PrincipalSchema } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import { SessionService } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
 import type { Client, Interceptor } from "@connectrpc/connect";
 import { metrics, trace } from "@opentelemetry/api";
@@ -45,7 +45,13 @@ const authority = createLocalAuthority();
 const sink = { append: async () => {} };
 const denials = createDenialLog({ sink, log, meter: metrics.getMeter("bench") });
 const principal = freezePrincipal(
-  create(PrincipalSchema, { subject: newId("key"), orgId: newId("org"), role: Role.OWNER, scopes: ["*"] }),
+  create(PrincipalSchema, {
+    kind: PrincipalKind.KEY,
+    subject: newId("key"),
+    orgId: newId("org"),
+    role: Role.OWNER,
+    scopes: ["*"],
+  }),
 );
 
 async function clientWith(interceptors: readonly Interceptor[]) {

@@ -4,7 +4,7 @@ import type { AddressInfo } from "node:net";
 import type { SecureContextOptions } from "node:tls";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { Role } from "@cadre/gen/cadre/credentials/v1/api_key_pb";
-import { PrincipalSchema } from "@cadre/gen/cadre/credentials/v1/identity_pb";
+import { PrincipalKind, PrincipalSchema } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import {
   type GetSessionRequest,
   GetSessionRequestSchema,
@@ -238,7 +238,13 @@ function grpcClientCredentials(tls: TlsMaterial | undefined): ChannelCredentials
 }
 
 const principal = freezePrincipal(
-  create(PrincipalSchema, { subject: newId("key"), orgId: newId("org"), role: Role.OWNER, scopes: ["*"] }),
+  create(PrincipalSchema, {
+    kind: PrincipalKind.KEY,
+    subject: newId("key"),
+    orgId: newId("org"),
+    role: Role.OWNER,
+    scopes: ["*"],
+  }),
 );
 
 /** What the gateway knows of a stranger's request that it calls for. */
