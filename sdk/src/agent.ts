@@ -2,6 +2,7 @@ import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { type Agent, AgentService } from "@cadre/gen/cadre/orchestrator/v1/agent_pb";
 import { type CallOptions, type Caller, required } from "./caller.ts";
 import { createListing, type Listing, type PageOptions } from "./page.ts";
+import type { RunGraph } from "./runs/run-definition.ts";
 
 /** What an agent is to be. */
 export interface AgentOptions {
@@ -24,6 +25,8 @@ export interface AgentOptions {
     /** How long a turn may take, in milliseconds; 10 minutes unless said, at most a day. */
     readonly maxDurationMs?: number;
   };
+  /** What `cadre.runs.start` runs by the agent's name; it has no part in turns. */
+  readonly graph?: RunGraph<never, unknown>;
 }
 
 /** The agents of the org. */
@@ -32,7 +35,7 @@ export interface Agents {
    * Registers an agent, or a new revision of the one of that name. The same
    * definition again changes nothing.
    *
-   * @throws CadreError `INVALID_ARGUMENT` with `violations`, `MODEL_NOT_FOUND`
+   * @throws CadreError `INVALID_ARGUMENT` and `INVALID_GRAPH` with `violations`, `MODEL_NOT_FOUND`
    */
   register(definition: AgentOptions, options?: CallOptions): Promise<Agent>;
   /** Returns an agent by its id. @throws CadreError `AGENT_NOT_FOUND` */
@@ -47,7 +50,7 @@ export interface Agents {
 export function createAgents(caller: Caller): Agents {
   const { method } = AgentService;
   return {
-    async register({ name, description = "", model, instructions = "", tools = [], limits = {} }, options) {
+    async register({ name, description = "", model, instructions = "", tools = [], limits = {}, graph }, options) {
       const { maxToolRounds = 0, maxTokens = 0, maxDurationMs } = limits;
       const definition = {
         name,
@@ -60,6 +63,7 @@ export function createAgents(caller: Caller): Agents {
           maxTokens: BigInt(maxTokens),
           ...(maxDurationMs === undefined ? {} : { maxDuration: durationFromMs(maxDurationMs) }),
         },
+        ...(graph === undefined ? {} : { graph }),
       };
       const { agent } = await caller.unary(method.registerAgent, { definition }, options);
       return required(agent, "the agent");

@@ -137,7 +137,7 @@ export function createOrchestrator(options: OrchestratorOptions): Orchestrator {
   return {
     engine,
     implementations: [
-      implement(AgentService, agentHandlers({ ...agentDeps, pages })),
+      implement(AgentService, agentHandlers({ ...agentDeps, graphs: runDeps.graphs, pages })),
       implement(SessionService, sessionHandlers(sessionDeps)),
       implement(ModelService, modelHandlers({ models, pages })),
       { service: RunService, handlers: runHandlers(runDeps) },

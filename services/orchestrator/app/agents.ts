@@ -5,6 +5,8 @@ import { AppError } from "../../runtime/errors/app-error.ts";
 import { newId, toUuid } from "../../runtime/ids/id.ts";
 import type { ModelCatalog } from "../models/model.ts";
 import type { AgentStore } from "../store/agent-store.ts";
+import { fromProtoGraph, graphDigest } from "../store/graph-codec.ts";
+import type { CheckedGraphs } from "./graph/checked-graphs.ts";
 
 /** The agent that every org has. */
 export const assistantName = "assistant";
@@ -17,12 +19,18 @@ export interface AgentDeps {
 }
 
 /**
- * Registers an agent, or a new revision of it.
+ * Registers an agent, or a new revision of it. How its graph fits tools is
+ * looked at when a run of it starts, since they may come later.
  *
  * @param orgId the org's UUID
- * @throws AppError MODEL_NOT_FOUND
+ * @throws AppError MODEL_NOT_FOUND; INVALID_GRAPH, LIMIT_EXCEEDED for its graph
  */
-export async function registerAgent(deps: AgentDeps, orgId: string, definition: AgentDefinition): Promise<Agent> {
+export async function registerAgent(
+  deps: AgentDeps & { readonly graphs: CheckedGraphs },
+  orgId: string,
+  definition: AgentDefinition,
+): Promise<Agent> {
+  if (definition.graph !== undefined) deps.graphs.take(definition.graph, "definition.graph");
   if (deps.models.find(definition.model) === undefined) {
     throw new AppError("MODEL_NOT_FOUND", `definition.model: no model ${definition.model} is configured`);
   }
@@ -56,7 +64,12 @@ async function findByName(deps: AgentDeps, orgId: string, name: string): Promise
   return await deps.agents.findByName(orgId, name);
 }
 
-/** Over the definition's bytes, which are the same for equal definitions: it has no maps. */
-function digestOf(definition: AgentDefinition): string {
-  return `sha256:${createHash("sha256").update(toBinary(AgentDefinitionSchema, definition)).digest("hex")}`;
+/**
+ * Over the definition's bytes, which are the same for equal definitions as far
+ * as they have no maps. A graph may have some, so its own digest stands for it.
+ */
+function digestOf({ graph, ...definition }: AgentDefinition): string {
+  const hash = createHash("sha256").update(toBinary(AgentDefinitionSchema, definition));
+  if (graph !== undefined) hash.update(graphDigest(fromProtoGraph(graph)));
+  return `sha256:${hash.digest("hex")}`;
 }

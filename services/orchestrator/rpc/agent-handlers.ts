@@ -6,12 +6,18 @@ import { toUuid } from "../../runtime/ids/id.ts";
 import type { PageTokens } from "../../runtime/page/page-token.ts";
 import { requirePrincipal } from "../../runtime/rpc/request-context.ts";
 import { type AgentDeps, ensureAssistant, findAgent, registerAgent } from "../app/agents.ts";
+import type { CheckedGraphs } from "../app/graph/checked-graphs.ts";
 import { pageSize } from "./page-size.ts";
 
 const listMethod = `${AgentService.typeName}/ListAgents`;
 
+export interface AgentHandlerDeps extends AgentDeps {
+  readonly graphs: CheckedGraphs;
+  readonly pages: PageTokens;
+}
+
 /** The handlers of AgentService. */
-export function agentHandlers(deps: AgentDeps & { readonly pages: PageTokens }): ServiceImpl<typeof AgentService> {
+export function agentHandlers(deps: AgentHandlerDeps): ServiceImpl<typeof AgentService> {
   return {
     async registerAgent({ definition }, context) {
       const orgId = toUuid("org", requirePrincipal(context).orgId);

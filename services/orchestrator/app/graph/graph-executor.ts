@@ -82,6 +82,8 @@ interface Flight {
 
 /** A step that takes longer is said to have started, in milliseconds. */
 const slowStepMs = 20;
+/** Why a child is not started at all, however often that is tried. */
+const refusesChild: ReadonlySet<string> = new Set(["LIMIT_EXCEEDED", "AGENT_NOT_FOUND"]);
 /** How many entries a history has at most, before the run is parked; a stop may go beyond. */
 const maxHistory = 50_000;
 
@@ -465,7 +467,13 @@ export class GraphExecutor {
   #startChild(place: StepPlace, task: Extract<CompiledItemTask, { kind: "child-run" }>): void {
     const { run } = this;
     const input = task.input === undefined ? null : resolve(task.input, scopeOf(run, itemScope(run, place)));
-    this.#follow(this.#options.startChild(this, place, run.stepIdAt(place), input));
+    const stepId = run.stepIdAt(place);
+    this.#follow(
+      this.#options.startChild(this, place, stepId, input).catch((error: unknown) => {
+        if (!(error instanceof AppError) || !refusesChild.has(error.reason)) throw error;
+        return this.record([failed(place, stepId, 1, toStepError(error))]);
+      }),
+    );
   }
 
   #beginItems(node: PlanNode): void {
