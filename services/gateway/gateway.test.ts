@@ -75,7 +75,7 @@ async function* streamEvents(
 
 beforeAll(async () => {
   world = await startGatewayWorld({
-    settings: { CADRE_CORS_ORIGINS: "https://app.example.com" },
+    settings: { CADRE_CORS_ORIGINS: "https://app.example.com", CADRE_AUTHORITIES: "a" },
     logLevel: "info",
     sessions: {
       getSession(request) {

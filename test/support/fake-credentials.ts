@@ -8,6 +8,7 @@ import {
   PrincipalKind,
   PrincipalSchema,
 } from "@cadre/gen/cadre/credentials/v1/identity_pb";
+import type { ServiceImpl } from "@connectrpc/connect";
 import { AppError } from "../../services/runtime/errors/app-error.ts";
 import { newId } from "../../services/runtime/ids/id.ts";
 import { type Implementation, implement } from "../../services/runtime/rpc/implementation.ts";
@@ -32,8 +33,10 @@ const roles: Readonly<Record<string, Role>> = {
   none: Role.OWNER,
 };
 
-/** Creates it, with two orgs. */
-export function createFakeCredentials(): FakeCredentials {
+/** Creates it, with two orgs. @param instead what is answered otherwise than from the table */
+export function createFakeCredentials(
+  instead: Partial<ServiceImpl<typeof AuthenticationService>> = {},
+): FakeCredentials {
   const orgId = newId("org");
   const otherOrgId = newId("org");
   const auditEvents: AuditEvent[] = [];
@@ -64,6 +67,7 @@ export function createFakeCredentials(): FakeCredentials {
       }
     },
     acknowledgeChanges: () => ({ freshForMs: 1_000 }),
+    ...instead,
   });
   const sink = implement(AuditSinkService, {
     appendAuditEvents({ events }) {

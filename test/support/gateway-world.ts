@@ -1,4 +1,5 @@
 import { tmpdir } from "node:os";
+import type { AuthenticationService } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import { SessionService } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
 import { ToolService } from "@cadre/gen/cadre/tools/v1/tool_pb";
 import type { ServiceImpl } from "@connectrpc/connect";
@@ -6,10 +7,10 @@ import { pino } from "pino";
 import { gatewaySettings } from "../../services/gateway/config.ts";
 import { type RunningGateway, startGateway } from "../../services/gateway/main.ts";
 import { type Environment, parseSettings } from "../../services/runtime/config/settings.ts";
-import { createLocalAuthority } from "../../services/runtime/identity/service-identity.ts";
+import { createLocalAuthority, type LocalAuthority } from "../../services/runtime/identity/service-identity.ts";
 import type { Logger } from "../../services/runtime/log/log.ts";
 import { createMemoryMesh } from "../../services/runtime/memory/memory-mesh.ts";
-import type { MeshServer } from "../../services/runtime/mesh/mesh.ts";
+import type { Mesh, MeshServer } from "../../services/runtime/mesh/mesh.ts";
 import { createPlatform } from "../../services/runtime/platform/create-platform.ts";
 import type { Platform } from "../../services/runtime/platform/platform.ts";
 import { type Implementation, implement } from "../../services/runtime/rpc/implementation.ts";
@@ -21,6 +22,8 @@ export interface GatewayWorldOptions {
   readonly sessions?: Partial<ServiceImpl<typeof SessionService>>;
   /** Handlers of the tools service; the others are unimplemented. */
   readonly tools?: Partial<ServiceImpl<typeof ToolService>>;
+  /** What credentials answers otherwise than `createFakeCredentials` does. */
+  readonly authentication?: Partial<ServiceImpl<typeof AuthenticationService>>;
   /** Settings of the gateway; the ports are free ones. */
   readonly settings?: Environment;
   /** The least severe log lines kept in `lines`; `silent` by default. */
@@ -34,6 +37,11 @@ export interface GatewayWorld {
   readonly gateway: RunningGateway;
   readonly platform: Platform;
   readonly credentials: FakeCredentials;
+  /** Closes the server of credentials; `serveCredentials` brings it back. */
+  stopCredentials(): Promise<void>;
+  serveCredentials(): Promise<void>;
+  readonly mesh: Mesh;
+  readonly authority: LocalAuthority;
   /** What was logged. */
   readonly lines: readonly Readonly<Record<string, unknown>>[];
   /** The tools' server: close it to take a peer away. */
@@ -72,7 +80,7 @@ export async function startGatewayWorld(options: GatewayWorldOptions = {}): Prom
     identityOf: (name) => authority.identity(name),
     trust: authority,
   });
-  const credentials = createFakeCredentials();
+  const credentials = createFakeCredentials(options.authentication);
   const serve = (name: "credentials" | "orchestrator" | "tools", implementations: readonly Implementation[]) =>
     platform.serve(name, { implementations, dependencies: [] });
   const servers = await Promise.all([
@@ -80,6 +88,7 @@ export async function startGatewayWorld(options: GatewayWorldOptions = {}): Prom
     serve("orchestrator", [implement(SessionService, (options.sessions ?? {}) as ServiceImpl<typeof SessionService>)]),
     serve("tools", [implement(ToolService, (options.tools ?? {}) as ServiceImpl<typeof ToolService>)]),
   ]);
+  let credentialsServer = servers[0];
   const gateway = await startGateway(
     platform,
     parseSettings(gatewaySettings, { CADRE_PORT: "0", CADRE_ADMIN_PORT: "0", ...options.settings }),
@@ -87,12 +96,18 @@ export async function startGatewayWorld(options: GatewayWorldOptions = {}): Prom
   return {
     gateway,
     platform,
+    mesh,
+    authority,
+    stopCredentials: () => credentialsServer.close(0),
+    async serveCredentials() {
+      credentialsServer = await serve("credentials", credentials.implementations);
+    },
     credentials,
     lines,
     tools: servers[2],
     async stop() {
       await gateway.stop(0);
-      await Promise.all(servers.map((server) => server.close(0)));
+      await Promise.all([credentialsServer, ...servers].map((server) => server.close(0)));
       await platform.stop();
       await mesh.close();
       await telemetry.stop();

@@ -71,6 +71,9 @@ const maxStrangerKinds = 1_000;
 /** What was denied stays denied, so nobody waits long to be told while the log is down. */
 const maxWaitMs = 250;
 
+/** What was refused because credentials could not be asked: the audit log is there, too, so waiting for it is in vain. */
+const vainReason = "NOT_CHECKED";
+
 /** What is denied for what it costs, not for who asks: one kind for each subject and limit, and nobody waits. */
 const floodTypes: ReadonlySet<string> = new Set(["limit.exceeded", "quota.exceeded", "conn.abuse"]);
 
@@ -144,7 +147,7 @@ export function createDenialLog(options: DenialLogOptions): DenialLog {
       const first = count(kept);
       if (first === undefined) return;
       const written = write(first);
-      if (floodTypes.has(denial.type)) return;
+      if (floodTypes.has(denial.type) || denial.reason === vainReason) return;
       const waited = new AbortController();
       await Promise.race([written, delay(maxWaitMs, undefined, waited).catch(() => {})]); // aborted when written
       waited.abort();

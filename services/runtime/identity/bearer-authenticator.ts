@@ -10,7 +10,7 @@ import { onBehalfOfCall } from "./asking-call.ts";
 import type { Authentication, Authenticator, IncomingCall } from "./authenticator.ts";
 import { BoundedMap } from "./bounded-map.ts";
 import { type ChangeFeed, isRevoked } from "./change-feed.ts";
-import { expiryMs, freezePrincipal } from "./principal.ts";
+import { assertPrincipal, expiryMs, freezePrincipal } from "./principal.ts";
 import { Refusal, type RefusalCode, refused } from "./refusal.ts";
 
 // Invariants:
@@ -36,7 +36,10 @@ const maxCredentialBytes = 4_096;
 const maxCached = 10_000;
 const maxSources = 10_000;
 const maxAgeMs = 10_000;
-const askTimeoutMs = 1_000;
+/** For all attempts together: the mesh tries again where no connection was there, and nothing else. */
+const askTimeoutMs = 250;
+/** A JWT may be presented for so long after its end; see `createJwtVerifier`. */
+const skewMs = 60_000;
 /** Each round needs another revocation in the moment of asking. */
 const maxRounds = 5;
 
@@ -66,13 +69,17 @@ export function createBearerAuthenticator(options: BearerAuthenticatorOptions): 
   });
 
   async function ask(credential: string, digest: string, call: IncomingCall): Promise<Authentication> {
+    const endsAtMs = performance.now() + askTimeoutMs;
     for (let round = 0; round < maxRounds; round++) {
+      const timeoutMs = Math.max(1, Math.round(endsAtMs - performance.now()));
       const answer = await options.authentication.authenticate(
         { credential, sourceAddress: call.source },
-        { ...onBehalfOfCall(call), timeoutMs: askTimeoutMs },
+        { ...onBehalfOfCall(call), timeoutMs },
       );
       if (answer.principal === undefined) throw refused("REFUSED", { audited: true });
+      assertPrincipal(answer.principal);
       const principal = freezePrincipal(answer.principal);
+      if (expiryMs(principal) + skewMs <= now()) throw refused("EXPIRED", { actor: principal.subject, orgId: principal.orgId });
       if (answer.revision < changes.revision) continue;
       if (!changes.isFresh()) return { principal, callingService: undefined };
       const entry: Allowed = {
@@ -91,8 +98,10 @@ export function createBearerAuthenticator(options: BearerAuthenticatorOptions): 
   /** Turns what asking threw into what the caller is told. */
   function translate(thrown: unknown, call: IncomingCall): AppError {
     const failure = toAppError(thrown);
-    if (failure.reason === "UNAUTHENTICATED")
-      return countFailure(refused("REFUSED", { audited: true, cause: failure }), call);
+    if (failure.reason === "UNAUTHENTICATED") {
+      const isOwn = failure.cause instanceof Refusal && !failure.cause.audited;
+      return countFailure(isOwn ? failure : refused("REFUSED", { audited: true, cause: failure }), call);
+    }
     if (call.signal.aborted) return failure;
     log.warn({ err: failure }, "a credential could not be checked");
     const cause = new Refusal("NOT_CHECKED", { cause: failure });

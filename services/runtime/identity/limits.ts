@@ -28,7 +28,8 @@ const maxOrgs = 10_000;
 const maxAgeMs = 60_000;
 /** While credentials cannot be reached, or the feed is not fresh, an org is asked for no more often. */
 const retryMs = 1_000;
-const askTimeoutMs = 2_000;
+/** The last known value, or the default, is better than to keep a call waiting. */
+const askTimeoutMs = 250;
 
 interface KnownLimits {
   readonly values: Readonly<Record<string, bigint>>;

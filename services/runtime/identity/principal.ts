@@ -1,7 +1,7 @@
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { type Timestamp, timestampMs } from "@bufbuild/protobuf/wkt";
 import { Role } from "@cadre/gen/cadre/credentials/v1/api_key_pb";
-import { type Principal, PrincipalSchema } from "@cadre/gen/cadre/credentials/v1/identity_pb";
+import { type Principal, PrincipalKind, PrincipalSchema } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import { isId } from "../ids/id.ts";
 
 /**
@@ -25,11 +25,23 @@ export function encodePrincipal(principal: Principal): string {
   return Buffer.from(toBinary(PrincipalSchema, principal)).toString("base64url");
 }
 
+/**
+ * Holds what another process says to be a principal: a role that this build
+ * does not know must not count as one that is above all others.
+ *
+ * @throws TypeError if it names nobody, or no kind, org or role that there is
+ */
+export function assertPrincipal({ kind, subject, orgId, role }: Principal): void {
+  const isKnown = PrincipalKind[kind] !== undefined && Role[role] !== undefined;
+  if (!isKnown || kind === PrincipalKind.UNSPECIFIED || role === Role.UNSPECIFIED) {
+    throw new TypeError("a principal has a kind and a role that this build knows");
+  }
+  if (subject === "" || !isId("org", orgId)) throw new TypeError("a principal has a subject and an org");
+}
+
 /** Reads what `encodePrincipal` wrote, frozen. Throws if it is none, or names nobody. */
 export function decodePrincipal(text: string): Principal {
   const principal = fromBinary(PrincipalSchema, Buffer.from(text, "base64url"));
-  if (principal.subject === "" || !isId("org", principal.orgId) || Role[principal.role] === undefined) {
-    throw new TypeError("a principal has a subject, an org and a role");
-  }
+  assertPrincipal(principal);
   return freezePrincipal(principal);
 }
