@@ -1,12 +1,17 @@
 import { create, fromBinary, fromJson, type JsonValue } from "@bufbuild/protobuf";
-import { PrincipalKind, PrincipalSchema } from "@cadre/gen/cadre/credentials/v1/identity_pb";
+import { PrincipalSchema } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import { CommandSchema } from "@cadre/gen/cadre/orchestrator/journal/v1/command_pb";
 import { GraphSchema } from "@cadre/gen/cadre/orchestrator/v1/graph_pb";
 import { RunSchema } from "@cadre/gen/cadre/orchestrator/v1/run_pb";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type FakeCall, FakeTools } from "../../test/support/fake-tools.ts";
-import { migrateOrchestrator, startTestOrchestrator, type TestOrchestrator } from "../../test/support/orchestrator.ts";
+import {
+  migrateOrchestrator,
+  startTestOrchestrator,
+  type TestOrchestrator,
+  testPrincipal,
+} from "../../test/support/orchestrator.ts";
 import { createTestDatabase, type TestDatabase } from "../../test/support/postgres.ts";
 import { newId, toUuid } from "../runtime/ids/id.ts";
 import type { Entry, EntryBody } from "./domain/entry.ts";
@@ -25,8 +30,7 @@ beforeAll(async () => {
 });
 afterAll(() => database.drop());
 
-const orgId = newId("org");
-const principal = create(PrincipalSchema, { kind: PrincipalKind.API_KEY, subject: "key", orgId });
+const principal = testPrincipal();
 const signal = AbortSignal.timeout(600_000);
 
 /** An orchestrator with tools, and how a test talks to its runs. */

@@ -535,6 +535,27 @@ describe("an idempotency key", () => {
     expect(await reasonOf(execute(at, tool, { key, epoch: 5n }))).toBe("EPOCH_STALE");
   });
 
+  test("that failed is called again for a caller who has that failure on record, and only then", async () => {
+    let calls = 0;
+    const handle = (): JsonValue => {
+      calls += 1;
+      if (calls < 3) throw new Error(`no ${calls}`);
+      return calls;
+    };
+    await at.work({ tools: [definition("flaky")], handle });
+    const tool = await at.toolNamed("flaky");
+    const key = newId("stp");
+    const again = (afterFailures: number) => execute(at, tool, { key, times: { afterFailures } });
+    expect((await again(0)).error?.message).toBe("no 1");
+    expect((await again(0)).error?.message).toBe("no 1");
+    expect((await again(1)).error?.message).toBe("no 2");
+    expect((await again(1)).error?.message).toBe("no 2");
+    expect((await again(2)).result).toBe(3);
+    // What succeeded is never done again.
+    expect((await again(3)).result).toBe(3);
+    expect(calls).toBe(3);
+  });
+
   test("is refused with another request, and belongs to one org", async () => {
     await at.work({ tools: [definition("keyed")] });
     const tool = await at.toolNamed("keyed");

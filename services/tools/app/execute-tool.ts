@@ -19,6 +19,8 @@ export interface ToolCall {
   readonly key: string;
   readonly epoch: bigint;
   readonly attempt: number;
+  /** How many failures of the key the caller has on record and wants void. */
+  readonly afterFailures: number;
   /** How long it may take; `undefined` for as long as its definition says, which it may never exceed. */
   readonly timeoutMs: number | undefined;
   /** How long its worker may say nothing of it; `undefined` for as long as its lease. */

@@ -55,6 +55,7 @@ function toToolCall(request: ExecuteToolRequest, context: HandlerContext): ToolC
     key: storedKey("step", request.idempotencyKey),
     epoch: request.epoch,
     attempt: request.attempt,
+    afterFailures: request.afterFailures,
     timeoutMs: request.timeout === undefined ? undefined : toMs(request.timeout),
     heartbeatTimeoutMs: request.heartbeatTimeout === undefined ? undefined : toMs(request.heartbeatTimeout),
     runId: request.runId,

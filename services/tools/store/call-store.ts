@@ -19,6 +19,8 @@ export interface BeginCall {
   readonly maxOpen: number;
   /** Hand-outs count from here, at least. From 1. */
   readonly attempt: number;
+  /** Failures that are void: a recorded outcome that is a failure, and no later one than that, is forgotten. */
+  readonly afterFailures: number;
   readonly runId: string;
   readonly traceparent: string;
   readonly requestId: string;

@@ -79,7 +79,9 @@ export class PostgresCallStore implements CallStore {
       if (found.request_hash !== null && !found.request_hash.equals(call.requestHash)) {
         throw new AppError("IDEMPOTENCY_KEY_REUSED", "the idempotency key was used for another call");
       }
-      const isAgain = found.state === "lapsed";
+      const isVoid = found.state === "ended" && found.has_failed && call.afterFailures > found.void_failures;
+      if (isVoid) await forgetOutcome(transaction, found.call_id, call);
+      const isAgain = found.state === "lapsed" || isVoid;
       if (isAgain || call.epoch > found.epoch) {
         await sql`update call set epoch = ${call.epoch},
             state = case when ${isAgain} then 'queued' else state end,
@@ -375,6 +377,9 @@ interface KeyRow {
   readonly progress: Progress | null;
   readonly worker_id: string | null;
   readonly was_dispatched: boolean;
+  readonly void_failures: number;
+  /** Null for a call without an outcome. */
+  readonly has_failed: boolean | null;
 }
 
 interface HandoutRow {
@@ -390,9 +395,26 @@ interface HandoutRow {
 
 async function lockKey(transaction: QueryExecutorProvider, key: string): Promise<KeyRow | undefined> {
   const { rows } = await sql<KeyRow>`
-    select call_id, request_hash, epoch, state, progress, worker_id, dispatched_at is not null as was_dispatched
+    select call_id, request_hash, epoch, state, progress, worker_id, dispatched_at is not null as was_dispatched,
+           void_failures, outcome->>'type' = 'error' as has_failed
       from call where key = ${key} for update`.execute(transaction);
   return rows[0];
+}
+
+/**
+ * Makes a call that failed one that was not handed out yet, with the same key.
+ * Its worker's place is free: it reported the failure, or was told to stop.
+ */
+async function forgetOutcome(transaction: QueryExecutorProvider, callId: string, call: BeginCall): Promise<void> {
+  await sql`delete from call_output where call_id = ${callId}`.execute(transaction);
+  await sql`update call set void_failures = ${call.afterFailures}, request_hash = ${Buffer.from(call.requestHash)},
+      tool_id = ${call.toolId}, digest = ${call.digest}, arguments = ${JSON.stringify(call.arguments)}::json,
+      timeout_ms = ${call.timeoutMs}, heartbeat_timeout_ms = ${call.heartbeatTimeoutMs ?? null},
+      run_id = ${call.runId || null}, traceparent = ${call.traceparent}, request_id = ${call.requestId},
+      losses = 0, handout_id = null, worker_id = null, worker_name = '', released = true, dispatched_at = null,
+      deadline_at = null, cancel_at = null, cancel_deadline = null, heard_at = null, progress = null,
+      report_hash = null, report_seq = 0, output_count = 0, output_bytes = 0
+    where call_id = ${callId}`.execute(transaction);
 }
 
 /** The call that a hand-out is of, if it is the worker's and the worker the principal's. */
