@@ -33,6 +33,13 @@ beforeAll(async () => {
   idsOfB.set("agt", session.session.agentId);
   const turn = await session.send("hello");
   idsOfB.set("run", turn.turnId);
+  const scheduled = await callRaw(
+    server.url,
+    methodNamed("ScheduleService/PutSchedule"),
+    { definition: schedule },
+    ownerKeyOfB,
+  );
+  idsOfB.set("sch", JSON.parse(scheduled.body).schedule.scheduleId);
   idsOfB.set("key", (await b.keys.issue({ name: "of B", scopes: ["sessions.read"] })).key.keyId);
   const { promise: called, resolve: onCall } = Promise.withResolvers<string>();
   const worker = await b.tools.serve(
@@ -76,6 +83,12 @@ function methodNamed(end: string) {
 
 const definition = { name: "probe_tool", description: "x", input_schema: { type: "object" } };
 
+const schedule = {
+  name: "probe",
+  cron: "0 0 1 1 *",
+  run: { graph: { name: "probe", steps: [{ name: "wait", timer: { duration: "1s" } }] } },
+};
+
 /** What a request needs besides ids to be valid. A method that needs more and is not here fails its test. */
 const requestOf: Readonly<Record<string, JsonObject>> = {
   SendTurn: { text: "hello", on_busy: "ON_BUSY_ENQUEUE" },
@@ -87,6 +100,12 @@ const requestOf: Readonly<Record<string, JsonObject>> = {
   IssueKey: { name: "probe", scopes: ["sessions.read"] },
   RevokeToken: { id: { issuer: "https://login.example.com", token_id: "probe" } },
   CreateOrg: { name: "probe" },
+  StartRun: { agent: "probe" },
+  SignalRun: { signal: "probe" },
+  DecideApproval: { step: "probe", approved: true },
+  BatchRuns: { action: "BATCH_ACTION_CANCEL", filter: {}, dry_run: true },
+  ReplayRuns: { filter: {} },
+  PutSchedule: { definition: schedule },
   SetLimit: { name: "sessions", value: "200" },
 };
 
@@ -99,7 +118,18 @@ const unknownId = (prefix: string): string => newId(prefix as "ses");
 /** Methods that act on an object that exists: creating a session may name an agent, which is looked up all the same. */
 const withIds = publicMethods.filter(({ ids }) => ids.length > 0);
 /** What ends an object comes last, so that org B still finds it until then. */
-const endings = ["ReportOutput", "ReportResult", "CancelTurn", "Drain", "Connect", "RevokeKey", "DeleteSession"];
+const endings = [
+  "ReportOutput",
+  "ReportResult",
+  "CancelTurn",
+  "CancelRun",
+  "Drain",
+  "Connect",
+  "RevokeKey",
+  "DeleteRun",
+  "DeleteSchedule",
+  "DeleteSession",
+];
 const ordered = [...withIds].sort((a, b) => endings.indexOf(a.method.name) - endings.indexOf(b.method.name));
 
 test("every public service of the contract is tried", () => {

@@ -16,6 +16,8 @@ import { HealthService } from "@cadre/gen/cadre/gateway/v1/health_pb";
 import { type Authz, AuthzSchema, authz } from "@cadre/gen/cadre/options/v1/options_pb";
 import { AgentService } from "@cadre/gen/cadre/orchestrator/v1/agent_pb";
 import { ModelService } from "@cadre/gen/cadre/orchestrator/v1/model_pb";
+import { RunService } from "@cadre/gen/cadre/orchestrator/v1/run_pb";
+import { ScheduleService } from "@cadre/gen/cadre/orchestrator/v1/schedule_pb";
 import { SessionService } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
 import { ToolService } from "@cadre/gen/cadre/tools/v1/tool_pb";
 import { ToolWorkerService } from "@cadre/gen/cadre/tools/v1/tool_worker_pb";
@@ -28,6 +30,8 @@ export const publicServices: readonly DescService[] = [
   HealthService,
   IdentityService,
   ModelService,
+  RunService,
+  ScheduleService,
   SessionService,
   TokenService,
   ToolService,
