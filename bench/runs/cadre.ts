@@ -1,10 +1,8 @@
 import { rm } from "node:fs/promises";
-import { create, toBinary } from "@bufbuild/protobuf";
-import { AgentService } from "@cadre/gen/cadre/orchestrator/v1/agent_pb";
-import { RunService, RunState, StartRunRequestSchema } from "@cadre/gen/cadre/orchestrator/v1/run_pb";
+import { create, fromJson, toBinary } from "@bufbuild/protobuf";
+import { ValueSchema } from "@bufbuild/protobuf/wkt";
+import { RunService, StartRunRequestSchema } from "@cadre/gen/cadre/orchestrator/v1/run_pb";
 import { type Cadre, createCadre } from "@cadre/sdk";
-import { type Client, createClient } from "@connectrpc/connect";
-import { createConnectTransport } from "@connectrpc/connect-node";
 import packageJson from "../../package.json" with { type: "json" };
 import { startCadre, type Topology } from "../../test/support/cadre.ts";
 import type { Contestant, RunRequest, StartedContestant } from "./contestant.ts";
@@ -24,12 +22,13 @@ export interface CadreVariant {
 
 /** A Cadre that runs, and more of it than is compared. */
 export interface StartedCadre extends StartedContestant {
-  readonly runs: Client<typeof RunService>;
+  readonly client: Cadre;
   /** Of its PostgreSQL. */
   readonly probe: PostgresProbe;
 }
 
 const agent = "bench-chain";
+const input = { text: "hello" };
 const answerWithinSeconds = 60;
 
 /** Cadre as `npm start` runs it, called through its public port. */
@@ -60,8 +59,8 @@ async function startVariant({ topology, stepsBy }: CadreVariant): Promise<Starte
   scope.defer(() => server.dispose());
   const probe = await openPostgresProbe(directory);
   scope.defer(() => probe.close());
-  const admin = createCadre({ baseUrl: server.url, apiKey: server.adminKey });
-  for (const { name, maxValue } of await admin.limits.list()) await admin.limits.set(name, maxValue);
+  const client = createCadre({ baseUrl: server.url, apiKey: server.adminKey });
+  for (const { name, maxValue } of await client.limits.list()) await client.limits.set(name, maxValue);
   const pids = [server.pid, probe.pid];
   if (stepsBy === "worker") {
     const file = new URL("./worker.ts", import.meta.url).pathname;
@@ -69,23 +68,14 @@ async function startVariant({ topology, stepsBy }: CadreVariant): Promise<Starte
     scope.defer(() => worker.stop());
     pids.push(worker.pid);
   }
-  const transport = createConnectTransport({
-    baseUrl: server.url,
-    httpVersion: "1.1",
-    useBinaryFormat: true,
-    interceptors: [
-      (next) => (request) => {
-        request.header.set("authorization", `Bearer ${server.adminKey}`);
-        return next(request);
-      },
-    ],
-  });
-  await register(admin, createClient(AgentService, transport), stepsBy);
-  const runs = createClient(RunService, transport);
-  await assertRuns(runs);
+  const [model] = await Array.fromAsync(client.models.list());
+  const graph = chainOf(stepsBy === "server" ? "echo" : "bench_echo", stepsOfRun);
+  await client.agents.register({ name: agent, model: model?.name ?? "", graph });
+  const run = await client.runs.start({ agent, input });
+  await run.result();
   const running = scope.move();
   return {
-    runs,
+    client,
     probe,
     request: requestOf(server.url, server.adminKey),
     pids: () => pids,
@@ -94,27 +84,12 @@ async function startVariant({ topology, stepsBy }: CadreVariant): Promise<Starte
   };
 }
 
-async function register(admin: Cadre, agents: Client<typeof AgentService>, stepsBy: CadreVariant["stepsBy"]) {
-  const [model] = await Array.fromAsync(admin.models.list());
-  const graph = chainOf(stepsBy === "server" ? "echo" : "bench_echo", stepsOfRun);
-  await agents.registerAgent({ definition: { name: agent, model: model?.name ?? "", graph } });
-}
-
-const startRequest = create(StartRunRequestSchema, {
-  definition: { case: "agent", value: agent },
-  input: {
-    kind: { case: "structValue", value: { fields: { text: { kind: { case: "stringValue", value: "hello" } } } } },
-  },
-  wait: { seconds: BigInt(answerWithinSeconds) },
-});
-
-async function assertRuns(runs: Client<typeof RunService>): Promise<void> {
-  const { run } = await runs.startRun(startRequest, { timeoutMs: answerWithinSeconds * 1_000 });
-  if (run?.state !== RunState.SUCCEEDED)
-    throw new Error(`the first run failed: ${run?.error?.message ?? "unfinished"}`);
-}
-
 function requestOf(url: string, apiKey: string): RunRequest {
+  const request = create(StartRunRequestSchema, {
+    definition: { case: "agent", value: agent },
+    input: fromJson(ValueSchema, input),
+    wait: { seconds: BigInt(answerWithinSeconds) },
+  });
   return {
     origin: url,
     path: `/${RunService.typeName}/StartRun`,
@@ -124,7 +99,7 @@ function requestOf(url: string, apiKey: string): RunRequest {
       "connect-timeout-ms": `${answerWithinSeconds * 1_000}`,
       authorization: `Bearer ${apiKey}`,
     },
-    body: Buffer.from(toBinary(StartRunRequestSchema, startRequest)).toString("base64"),
+    body: Buffer.from(toBinary(StartRunRequestSchema, request)).toString("base64"),
     answer: "StartRunResponse",
   };
 }

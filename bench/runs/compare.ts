@@ -32,7 +32,7 @@ export async function compare(
     const figures: Figures[] = [];
     for (const plan of comparing.plans) {
       const found = await measure(started, load, plan, stepsOfRun);
-      const rate = `${formatFigure(found.stepsPerSecond)} steps/s, p50 ${formatFigure(found.p50Ms)} ms`;
+      const rate = `${formatFigure(found.stepsPerSecond)} steps/s, p50 ${formatFigure(found.p50Ms)} ms, ${formatFigure(found.cpuSeconds)} s of CPU for 1,000 steps`;
       process.stdout.write(`${name}, ${plan.atOnce} at once: ${rate}\n`);
       figures.push(found);
     }

@@ -21,7 +21,7 @@ export async function measureFlat(cadre: StartedCadre, plan: Plan, warmUpMs: num
     const figures: FlatFigure[] = [];
     let open = 0;
     for (const count of openCounts) {
-      await openRuns(cadre, waiting, count - open);
+      await openRuns(cadre.client, waiting, count - open);
       open = count;
       const { stepsPerSecond } = await measure(cadre, load, plan, stepsOfRun);
       figures.push({ open, stepsPerSecond });

@@ -28,7 +28,7 @@ interface Idle {
 export async function measureTimers(cadre: StartedCadre, timers: number, idleMs: number): Promise<TimerFigures> {
   const without = await idle(cadre, idleMs);
   const startedAt = performance.now();
-  await openRuns(cadre, sleeping, timers);
+  await openRuns(cadre.client, sleeping, timers);
   const storedInSeconds = (performance.now() - startedAt) / 1_000;
   const all = await idle(cadre, idleMs);
   return {
