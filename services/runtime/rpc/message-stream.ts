@@ -1,25 +1,36 @@
-// A stream passes half a dozen of these on its way. None is a generator: each
-// of those adds four promises to every message, where these add one.
+// A stream passes a dozen of these on its way, and most have one message. So
+// none is a generator, which adds four promises to each message where these add
+// one, and each is one object, made for one reader.
 
 /**
  * Turns each message of a stream into another. Ending the result ends the
  * source.
  */
 export function mapMessages<A, B>(source: AsyncIterable<A>, change: (message: A) => B): AsyncIterable<B> {
-  const changed = (result: IteratorResult<A>): IteratorResult<B> =>
-    result.done === true ? result : { done: false, value: change(result.value) };
-  return {
-    [Symbol.asyncIterator]() {
-      const iterator = source[Symbol.asyncIterator]();
-      return {
-        next: () => iterator.next().then(changed),
-        async return() {
-          await iterator.return?.();
-          return { done: true, value: undefined };
-        },
-      };
-    },
-  };
+  return new MappedMessages(source, change);
+}
+
+class MappedMessages<A, B> implements AsyncIterableIterator<B> {
+  readonly #source: AsyncIterator<A>;
+  readonly #changed: (result: IteratorResult<A>) => IteratorResult<B>;
+
+  constructor(source: AsyncIterable<A>, change: (message: A) => B) {
+    this.#source = source[Symbol.asyncIterator]();
+    this.#changed = (result) => (result.done === true ? result : { done: false, value: change(result.value) });
+  }
+
+  next(): Promise<IteratorResult<B>> {
+    return this.#source.next().then(this.#changed);
+  }
+
+  async return(): Promise<IteratorResult<B>> {
+    await this.#source.return?.();
+    return { done: true, value: undefined };
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
 }
 
 /** How a stream ended: without a failure when it ran out or its reader left. */
@@ -35,50 +46,80 @@ export interface StreamObserver {
 
 /** Passes a stream on to its one reader while somebody looks on. */
 export function observeStream<T>(source: AsyncIterable<T>, observer: StreamObserver): AsyncIterable<T> {
-  let open = true;
-  const end = (how: StreamEnd): void => {
-    if (!open) return;
-    open = false;
-    observer.ended?.(how);
-  };
-  const passed = (result: IteratorResult<T>): IteratorResult<T> => {
-    if (result.done === true) end(undefined);
-    return result;
-  };
-  const failed = (thrown: unknown): never | Promise<never> => {
-    end({ thrown });
-    const told = observer.translate === undefined ? thrown : observer.translate(thrown);
+  return new ObservedMessages(source, observer);
+}
+
+class ObservedMessages<T> implements AsyncIterableIterator<T> {
+  readonly #source: AsyncIterator<T>;
+  readonly #observer: StreamObserver;
+  readonly #passed: (result: IteratorResult<T>) => IteratorResult<T>;
+  readonly #failed: (thrown: unknown) => never | Promise<never>;
+  #open = true;
+
+  constructor(source: AsyncIterable<T>, observer: StreamObserver) {
+    this.#source = source[Symbol.asyncIterator]();
+    this.#observer = observer;
+    this.#passed = (result) => {
+      if (result.done === true) this.#end(undefined);
+      return result;
+    };
+    this.#failed = (thrown) => this.#fail(thrown);
+  }
+
+  next(): Promise<IteratorResult<T>> {
+    return this.#source.next().then(this.#passed, this.#failed);
+  }
+
+  async return(): Promise<IteratorResult<T>> {
+    try {
+      await this.#source.return?.();
+    } catch (thrown) {
+      return await this.#fail(thrown);
+    }
+    this.#end(undefined);
+    return { done: true, value: undefined };
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  #end(how: StreamEnd): void {
+    if (!this.#open) return;
+    this.#open = false;
+    this.#observer.ended?.(how);
+  }
+
+  #fail(thrown: unknown): never | Promise<never> {
+    this.#end({ thrown });
+    const told = this.#observer.translate === undefined ? thrown : this.#observer.translate(thrown);
     if (!(told instanceof Promise)) throw told;
     return told.then((translated: unknown) => {
       throw translated;
     });
-  };
-  return {
-    [Symbol.asyncIterator]() {
-      const iterator = source[Symbol.asyncIterator]();
-      return {
-        next: () => iterator.next().then(passed, failed),
-        async return() {
-          try {
-            await iterator.return?.();
-          } catch (thrown) {
-            return await failed(thrown);
-          }
-          end(undefined);
-          return { done: true, value: undefined };
-        },
-      };
-    },
-  };
+  }
 }
 
 /** A stream of one message. */
 export function singleMessage<T>(message: T): AsyncIterable<T> {
-  let sent = false;
-  const next = async (): Promise<IteratorResult<T>> => {
-    if (sent) return { done: true, value: undefined };
-    sent = true;
-    return { done: false, value: message };
-  };
-  return { [Symbol.asyncIterator]: () => ({ next }) };
+  return new SingleMessage(message);
+}
+
+class SingleMessage<T> implements AsyncIterableIterator<T> {
+  readonly #message: T;
+  #sent = false;
+
+  constructor(message: T) {
+    this.#message = message;
+  }
+
+  async next(): Promise<IteratorResult<T>> {
+    if (this.#sent) return { done: true, value: undefined };
+    this.#sent = true;
+    return { done: false, value: this.#message };
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
 }
