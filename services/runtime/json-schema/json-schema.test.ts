@@ -1,4 +1,4 @@
-import type { JsonObject } from "@bufbuild/protobuf";
+import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
 import { describe, expect, test } from "vitest";
 import { AppError } from "../errors/app-error.ts";
 import { compileJsonSchema } from "./json-schema.ts";
@@ -141,6 +141,28 @@ describe("time is bounded", () => {
     const schema = compileJsonSchema({ format: "email" });
     expect(schema.validate("a".repeat(100_000))).toHaveLength(1);
   });
+});
+
+test.each([
+  [{ const: { valueOf: 1 } }, { valueOf: 1 }, true],
+  [{ const: { a: 1 } }, { valueOf: 1 }, false],
+  [{ enum: [{ toString: 1 }, [1]] }, { toString: 1 }, true],
+  [{ enum: [{ toString: 1 }, [1]] }, { a: { toString: 1 } }, false],
+  [{ const: { a: [1, { b: null }] } }, { a: [1, { b: null }] }, true],
+  [{ const: JSON.parse('{"__proto__": 1}') as JsonObject }, { a: 1 }, false],
+  [{ const: { 0: "a" } }, ["a"], false],
+  [{ enum: [1, "a", null] }, 1.0, true],
+  [{ enum: [1, "a", null] }, "1", false],
+] satisfies [JsonObject, JsonValue, boolean][])("%j and %j: equality looks at data only", (schema, value, equal) => {
+  expect(compileJsonSchema(schema).validate(value).length === 0).toBe(equal);
+});
+
+test.each([
+  [{ oneOf: [{ prefixItems: [true] }], not: true, $ref: "#/$defs/one", $defs: { one: { type: "null" } } }, {}],
+  [{ patternProperties: { "^a": true }, oneOf: [{ additionalProperties: true, const: null }] }, { a: [] }],
+] satisfies [JsonObject, JsonValue][])("%j: a fault of the code that ajv writes is a refusal", (schema, value) => {
+  expect(fieldsOf(schema, value)).not.toEqual([]);
+  expect(fieldsOf({ ...schema, unevaluatedProperties: true, unevaluatedItems: true }, value)).not.toEqual([]);
 });
 
 test("an equal schema is compiled once", () => {

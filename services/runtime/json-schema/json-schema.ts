@@ -6,6 +6,7 @@ import { fullFormats } from "ajv-formats/dist/formats.js";
 import { AppError, type FieldViolation } from "../errors/app-error.ts";
 import { canonicalJson } from "./canonical-json.ts";
 import { type CheckedSchema, checkSchema, depthExceeds, escapePointer, referenceMark } from "./check-schema.ts";
+import { isEqualJson } from "./json-equal.ts";
 import { jsonSchemaLimits } from "./limits.ts";
 import { PatternBudgetError } from "./linear-pattern.ts";
 
@@ -113,11 +114,19 @@ function compile(schema: JsonObject, checked: CheckedSchema, field: string): Com
 /** One schema with the budget of the check that is running; checks are synchronous, so one budget does. */
 class SchemaCheck {
   readonly #checked: CheckedSchema;
+  /**
+   * Whether the schema asks which members no other keyword has looked at. The
+   * code that Ajv writes to know that has faults: with `{"oneOf":
+   * [{"prefixItems": [true]}], "$ref": "#/$defs/a"}` it ends in a
+   * ReferenceError.
+   */
+  readonly #tracksEvaluated: boolean;
   #references = 0;
   #patterns = { steps: 0 };
 
   constructor(checked: CheckedSchema) {
     this.#checked = checked;
+    this.#tracksEvaluated = JSON.stringify(checked.marked).includes('"unevaluated');
   }
 
   /**
@@ -136,7 +145,20 @@ class SchemaCheck {
       ownProperties: true,
       code: { regExp: Object.assign((source: string) => this.#pattern(source), { code: "linear" }) },
     });
-    ajv.removeKeyword("uniqueItems");
+    ajv.opts.unevaluated = this.#tracksEvaluated;
+    // Ajv compares objects by way of their own valueOf and toString, which a value may hold as data.
+    for (const keyword of ["const", "enum", "uniqueItems"]) ajv.removeKeyword(keyword);
+    ajv.addKeyword({
+      keyword: "const",
+      error: { message: "must be equal to constant" },
+      validate: (wanted: JsonValue, value: JsonValue) => isEqualJson(wanted, value),
+    });
+    ajv.addKeyword({
+      keyword: "enum",
+      schemaType: "array",
+      error: { message: "must be equal to one of the allowed values" },
+      validate: (listed: readonly JsonValue[], value: JsonValue) => listed.some((item) => isEqualJson(item, value)),
+    });
     ajv.addKeyword({
       keyword: "uniqueItems",
       type: "array",
@@ -155,6 +177,9 @@ class SchemaCheck {
     try {
       if (validate(value) === true) return [];
     } catch (error) {
+      if (this.#tracksEvaluated && (error instanceof ReferenceError || error instanceof TypeError)) {
+        return [{ field: "", message: "cannot be checked against the schema", rule: "json_schema" }];
+      }
       const isOverflow = error instanceof RangeError && error.message.startsWith("Maximum call stack");
       if (!isOverflow && !(error instanceof PatternBudgetError) && !(error instanceof ReferenceBudgetError))
         throw error;
