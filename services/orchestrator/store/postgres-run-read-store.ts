@@ -94,8 +94,10 @@ function selected<O>(runs: RunQuery<O>, selection: RunSelection): RunQuery<O> {
   else if (runIds.length === 0) query = query.where("parent_run_id", "is", null);
   if (states.length > 0) query = query.where("state", "in", states);
   if (name !== undefined) query = query.where("name", "=", name);
-  if (Object.keys(labels).length > 0) {
-    query = query.where(sql<boolean>`labels @> ${JSON.stringify(labels)}::jsonb`);
+  for (const [label, value] of Object.entries(labels)) {
+    query = query.where("run_id", "in", (expressions) =>
+      expressions.selectFrom("run_label").select("run_id").where("name", "=", label).where("value", "=", value),
+    );
   }
   if (sessionId !== undefined) query = query.where("session_id", "=", sessionId);
   if (scheduleId !== undefined) query = query.where("schedule_id", "=", scheduleId);

@@ -7,6 +7,7 @@ export interface OrchestratorSchema {
   agent: AgentTable;
   session: SessionTable;
   run: RunTable;
+  run_label: RunLabelTable;
   entry: EntryTable;
   session_event: SessionEventTable;
   inbox: InboxTable;
@@ -82,6 +83,13 @@ interface RunTable {
   wake_at: Date | null;
   created_at: Generated<Date>;
   ended_at: Date | null;
+}
+
+interface RunLabelTable {
+  org_id: string;
+  name: string;
+  value: string;
+  run_id: string;
 }
 
 interface EntryTable {
