@@ -546,10 +546,10 @@ describe("an idempotency key", () => {
     const tool = await at.toolNamed("flaky");
     const key = newId("stp");
     const again = (afterFailures: number) => execute(at, tool, { key, times: { afterFailures } });
-    expect((await again(0)).error?.message).toBe("no 1");
-    expect((await again(0)).error?.message).toBe("no 1");
-    expect((await again(1)).error?.message).toBe("no 2");
-    expect((await again(1)).error?.message).toBe("no 2");
+    expect((await again(0)).error?.message).toBe("Error: no 1");
+    expect((await again(0)).error?.message).toBe("Error: no 1");
+    expect((await again(1)).error?.message).toBe("Error: no 2");
+    expect((await again(1)).error?.message).toBe("Error: no 2");
     expect((await again(2)).result).toBe(3);
     // What succeeded is never done again.
     expect((await again(3)).result).toBe(3);

@@ -1,7 +1,8 @@
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { create, type DescService, type MessageInitShape } from "@bufbuild/protobuf";
-import { PrincipalSchema, type Principal } from "@cadre/gen/cadre/credentials/v1/identity_pb";
+import { Role } from "@cadre/gen/cadre/credentials/v1/api_key_pb";
+import { type Principal, PrincipalKind, PrincipalSchema } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import { type Client, createClient, type Interceptor } from "@connectrpc/connect";
 import { connectNodeAdapter, createConnectTransport } from "@connectrpc/connect-node";
 import pino from "pino";
@@ -55,10 +56,7 @@ export interface ToolsReplicasOptions {
 const principalHeader = "x-test-principal";
 
 /** Several replicas of the tools service over one fresh database. */
-export async function startToolsReplicas(
-  count: number,
-  options: ToolsReplicasOptions = {},
-): Promise<ToolsReplicas> {
+export async function startToolsReplicas(count: number, options: ToolsReplicasOptions = {}): Promise<ToolsReplicas> {
   const database = await createTestDatabase();
   const log = pino({ level: process.env["TEST_LOG"] ?? "silent" });
   await migrate({ url: database.url, service: "tools", migrations, log });
@@ -81,6 +79,8 @@ export async function startToolsReplicas(
 /** A principal of an org; a developer that may serve every tool, unless said otherwise. */
 export function principalOf(orgId: string, fields: MessageInitShape<typeof PrincipalSchema> = {}): Principal {
   return create(PrincipalSchema, {
+    kind: PrincipalKind.KEY,
+    role: Role.DEVELOPER,
     subject: newId("key"),
     orgId,
     scopes: ["tools.read", "tools.write", "tools.call", "tools.serve"],
