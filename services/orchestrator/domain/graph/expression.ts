@@ -61,13 +61,26 @@ const maxLength = 2_048;
 const maxSteps = 300_000;
 const maxPatternLength = 256;
 
-const environment = new Environment({
-  homogeneousAggregateLiterals: false,
-  limits: { maxAstNodes: 1_024, maxDepth: 32, maxCallArguments: 4, maxListElements: 256, maxMapEntries: 64 },
-})
-  .registerVariable("input", "dyn")
-  .registerVariable("steps", "dyn")
-  .registerVariable("output", "dyn");
+const environment = createEnvironment();
+
+/** What the library knows of variables and operators when it checks types. */
+function createEnvironment(): Environment {
+  const created = new Environment({
+    homogeneousAggregateLiterals: false,
+    limits: { maxAstNodes: 1_024, maxDepth: 32, maxCallArguments: 4, maxListElements: 256, maxMapEntries: 64 },
+  });
+  for (const variable of ["input", "steps", "output"]) created.registerVariable(variable, "dyn");
+  const neverCalled = () => {
+    throw new TypeError("the library is not asked to evaluate");
+  };
+  for (const operator of ["+", "-", "*", "/", "%"]) {
+    created.registerOperator(`double ${operator} int: double`, neverCalled);
+    created.registerOperator(`int ${operator} double: double`, neverCalled);
+  }
+  // Its reverse and its negation come with it.
+  created.registerOperator("double == int", neverCalled);
+  return created;
+}
 
 /** Compiles an expression whose value can be a bool, or says why it is none. */
 export function compileExpression(source: string): Expression | { readonly problem: string } {
@@ -267,13 +280,15 @@ class Compiler {
 
   #method(name: string, receiver: ASTNode, args: readonly ASTNode[]): Evaluate {
     if (comprehensions.has(name)) return this.#comprehension(name, receiver, args);
+    if (name !== "size" && name !== "matches" && !textTests.has(name)) {
+      throw new Unsupported(`calls .${name}(), which conditions do not know`);
+    }
     const of = this.compile(receiver);
     const [first] = args;
     if (name === "size" && first === undefined) return (frame) => size(of(frame), frame.budget);
-    if (first === undefined || args.length !== 1) throw new Unsupported(`calls .${name}, which conditions do not know`);
-    if (name === "matches") return this.#matches(of, first);
     const test = textTests.get(name);
-    if (test === undefined) throw new Unsupported(`calls .${name}(), which conditions do not know`);
+    if (first === undefined) throw new Unsupported(`calls .${name}() without an argument`);
+    if (test === undefined) return this.#matches(of, first);
     const part = this.compile(first);
     return (frame) => {
       const text = toText(of(frame));
