@@ -165,6 +165,9 @@ export interface Runs {
   ): AsyncGenerator<ReplayRunsResponse, void, undefined>;
 }
 
+/** How long an answer may take behind what the server was asked to wait, in milliseconds. */
+const answerMs = 15_000;
+
 const batchAction = {
   cancel: BatchAction.CANCEL,
   resume: BatchAction.RESUME,
@@ -189,7 +192,10 @@ export function createRuns(caller: Caller): Runs {
       return createRunHandle<Output>(runs, required(run, "the run"));
     },
     async get<Output>(runId: string, { waitMs = 0, ...options }: GetRunOptions = {}) {
-      const { run } = await caller.unary(method.getRun, { runId, wait: durationFromMs(waitMs) }, options);
+      // The server's wait must not be cut short by the call's own timeout.
+      const timeoutMs = options.timeoutMs ?? (waitMs > 0 ? waitMs + answerMs : undefined);
+      const request = { runId, wait: durationFromMs(waitMs) };
+      const { run } = await caller.unary(method.getRun, request, { ...options, timeoutMs });
       return createRunHandle<Output>(runs, required(run, "the run"));
     },
     list(options = {}) {
