@@ -1,11 +1,12 @@
 import { AgentService } from "@cadre/gen/cadre/orchestrator/v1/agent_pb";
 import { ModelService } from "@cadre/gen/cadre/orchestrator/v1/model_pb";
 import { RunService } from "@cadre/gen/cadre/orchestrator/v1/run_pb";
+import { ScheduleService } from "@cadre/gen/cadre/orchestrator/v1/schedule_pb";
 import { SessionService } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
 import type { Meter, Tracer } from "@opentelemetry/api";
-import { withBoundaries } from "../runtime/failpoint/failpoint.ts";
-import type { BlobStore } from "../runtime/blob/blob-store.ts";
 import type { AuditSink } from "../runtime/audit/audit-sink.ts";
+import type { BlobStore } from "../runtime/blob/blob-store.ts";
+import { withBoundaries } from "../runtime/failpoint/failpoint.ts";
 import type { Limits } from "../runtime/identity/limits.ts";
 import type { PrincipalCheck } from "../runtime/identity/principal-check.ts";
 import type { Logger } from "../runtime/log/log.ts";
@@ -19,18 +20,23 @@ import type { ToolRunner } from "./app/ports.ts";
 import { createTurnMetrics } from "./app/turn-metrics.ts";
 import type { ModelCatalog } from "./models/model.ts";
 import { agentHandlers } from "./rpc/agent-handlers.ts";
+import { ledgerHandlers } from "./rpc/ledger-handlers.ts";
 import { modelHandlers } from "./rpc/model-handlers.ts";
 import { runHandlers } from "./rpc/run-handlers.ts";
+import { scheduleHandlers } from "./rpc/schedule-handlers.ts";
 import { sessionHandlers } from "./rpc/session-handlers.ts";
+import { createScheduledRuns } from "./schedule/scheduled-runs.ts";
+import { Scheduler } from "./schedule/scheduler.ts";
 import type { AppendStore } from "./store/append-store.ts";
-import { createPayloads } from "./store/payloads.ts";
 import { PostgresInboxStore } from "./store/inbox-store.ts";
 import { type OwnershipStore, PostgresOwnershipStore } from "./store/ownership-store.ts";
+import { createPayloads } from "./store/payloads.ts";
 import { PostgresAgentStore } from "./store/postgres-agent-store.ts";
 import { PostgresAppendStore } from "./store/postgres-append-store.ts";
 import { PostgresRunReadStore } from "./store/postgres-run-read-store.ts";
 import { PostgresRunStore } from "./store/postgres-run-store.ts";
 import { PostgresSessionStore } from "./store/postgres-session-store.ts";
+import { PostgresScheduleStore } from "./store/schedule-store.ts";
 import type { OrchestratorSchema } from "./store/schema.ts";
 
 export interface OrchestratorOptions {
@@ -80,7 +86,10 @@ export function createOrchestrator(options: OrchestratorOptions): Orchestrator {
   const agents = new PostgresAgentStore(database);
   const append = new PostgresAppendStore(database);
   const agentDeps = { agents, models, defaultModel };
-  const payloads = createPayloads(database, options.blobs);
+  const payloads = withBoundaries(createPayloads(database, options.blobs), {
+    keep: "payload.keep",
+    load: "payload.load",
+  });
   const engine = new Engine({
     services: {
       models,
@@ -88,7 +97,14 @@ export function createOrchestrator(options: OrchestratorOptions): Orchestrator {
       principals,
       limits,
       sessions,
-      runs: new PostgresRunStore(database),
+      runs: withBoundaries(new PostgresRunStore(database), {
+        load: "run.load",
+        listRunning: "run.list-running",
+        listDue: "run.list-due",
+        nextDue: "run.next-due",
+        findEnd: "run.find-end",
+        parkDamaged: "run.park",
+      }),
       payloads,
       defaultModel,
       metrics: createTurnMetrics(meter),
@@ -134,13 +150,29 @@ export function createOrchestrator(options: OrchestratorOptions): Orchestrator {
     audit: options.audit,
     log: log.child({ component: "runs" }),
   };
+  const ledgerDeps = { ...runDeps, starter: engine, engine: database.engine, tools };
+  const schedules = new PostgresScheduleStore(database);
+  const scheduledRuns = createScheduledRuns(runDeps);
+  engine.accompany(
+    new Scheduler({
+      schedules,
+      runs: scheduledRuns,
+      principals,
+      now: engine.now,
+      shards: () => engine.shards,
+      feed: engine.feed,
+      notifications: database,
+      log: log.child({ component: "schedules" }),
+    }),
+  );
   return {
     engine,
     implementations: [
       implement(AgentService, agentHandlers({ ...agentDeps, graphs: runDeps.graphs, pages })),
       implement(SessionService, sessionHandlers(sessionDeps)),
       implement(ModelService, modelHandlers({ models, pages })),
-      { service: RunService, handlers: runHandlers(runDeps) },
+      implement(RunService, { ...runHandlers(runDeps), ...ledgerHandlers(ledgerDeps) }),
+      implement(ScheduleService, scheduleHandlers({ ...scheduledRuns, schedules, limits, pages, now: engine.now })),
     ] as unknown as readonly Implementation[],
   };
 }

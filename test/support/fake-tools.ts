@@ -30,8 +30,11 @@ interface Execution {
   readonly outcome: Promise<{ case: "result"; value: JsonValue } | { case: "error"; value: string }>;
   readonly output: string[];
   readonly abort: AbortController;
+  /** How many executions of the key failed before this one. */
+  readonly failures: number;
   epoch: bigint;
   ended: boolean;
+  failed: boolean;
   wake: () => void;
 }
 
@@ -110,7 +113,13 @@ export class FakeTools {
     const name = [...this.#tools].find(([, tool]) => tool.toolId === request.toolId)?.[0];
     const handler = name === undefined ? undefined : this.#handlers.get(name);
     if (handler === undefined) throw new AppError("TOOL_NOT_FOUND", "no such tool");
-    const execution = this.#executions.get(request.idempotencyKey) ?? this.#begin(request, handler);
+    const known = this.#executions.get(request.idempotencyKey);
+    // A failure that the run has on record is tried again.
+    const again = known?.failed === true && request.afterFailures > known.failures;
+    const execution =
+      known === undefined || again
+        ? this.#begin(request, handler, known === undefined ? 0 : known.failures + 1)
+        : known;
     if (request.epoch < execution.epoch) throw new AppError("EPOCH_STALE", "a lower epoch");
     execution.epoch = request.epoch;
     yield { part: { case: "started" as const, value: { workerName: "" } } };
@@ -135,7 +144,7 @@ export class FakeTools {
       : { part: { case: "error" as const, value: { reason: Reason.TOOL_FAILED, message: outcome.value } } };
   }
 
-  #begin(request: ExecuteToolRequest, handler: FakeHandler): Execution {
+  #begin(request: ExecuteToolRequest, handler: FakeHandler, failures: number): Execution {
     this.begun.push(request.idempotencyKey);
     const abort = new AbortController();
     const output: string[] = [];
@@ -158,14 +167,17 @@ export class FakeTools {
     const execution: Execution = {
       abort,
       output,
+      failures,
       epoch: request.epoch,
       ended: false,
+      failed: false,
       wake: () => undefined,
       // Begun in the next turn of the event loop, when `execution` exists.
       outcome: Promise.resolve()
         .then(run)
         .then((outcome) => {
           execution.ended = true;
+          execution.failed = outcome.case === "error";
           return outcome;
         }),
     };

@@ -8,6 +8,7 @@ import { type Principal, PrincipalKind, PrincipalSchema } from "@cadre/gen/cadre
 import { AgentService } from "@cadre/gen/cadre/orchestrator/v1/agent_pb";
 import { ModelService } from "@cadre/gen/cadre/orchestrator/v1/model_pb";
 import { RunService } from "@cadre/gen/cadre/orchestrator/v1/run_pb";
+import { ScheduleService } from "@cadre/gen/cadre/orchestrator/v1/schedule_pb";
 import type { SessionEvent } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
 import { SessionService } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
 import { ToolExecutionService } from "@cadre/gen/cadre/tools/v1/tool_pb";
@@ -61,6 +62,7 @@ export interface TestOrchestrator {
   readonly agents: Client<typeof AgentService>;
   readonly models: Client<typeof ModelService>;
   readonly runs: Client<typeof RunService>;
+  readonly schedules: Client<typeof ScheduleService>;
   /** What it wrote to the audit log. */
   readonly audited: readonly AuditEvent[];
   readonly tools: FakeTools;
@@ -88,6 +90,8 @@ const testLimits: Readonly<Record<string, number>> = {
   concurrent_turns: 10_000,
   queued_turns: 16,
   open_runs: 1_000_000,
+  schedules: 100,
+  run_retention_days: 30,
 };
 
 /** Migrates the database. */
@@ -153,6 +157,7 @@ export async function startTestOrchestrator(
     agents: createClient(AgentService, transport),
     models: createClient(ModelService, transport),
     runs: createClient(RunService, transport),
+    schedules: createClient(ScheduleService, transport),
     audited,
     tools,
     orchestrator,

@@ -60,6 +60,14 @@ export interface EngineStatus extends CommitterStatus {
   readonly readers: number;
 }
 
+/** What works beside the actors on the shards of the process. */
+export interface Companion {
+  start(): Promise<void>;
+  /** Shards came. */
+  onShards(): void;
+  stop(): Promise<void>;
+}
+
 type Actor = SessionActor | RunActor;
 type RootKind = Actor["kind"];
 
@@ -96,6 +104,7 @@ export class Engine {
   #sweep: NodeJS.Timeout | undefined;
   #readingInbox: Promise<void> | undefined;
   #inboxAgain = false;
+  readonly #companions: Companion[] = [];
   #onStored: () => void = () => undefined;
 
   constructor(options: EngineOptions) {
@@ -146,6 +155,21 @@ export class Engine {
     return this.#ownership.tenure !== undefined;
   }
 
+  /** The shards of the process. */
+  get shards(): readonly number[] {
+    return [...(this.#ownership.tenure?.shards.keys() ?? [])];
+  }
+
+  /** The database's clock, in milliseconds since the epoch. */
+  get now(): () => number {
+    return this.#clock.now;
+  }
+
+  /** Has something start and stop with the engine. Call it before `start`. */
+  accompany(companion: Companion): void {
+    this.#companions.push(companion);
+  }
+
   /** Calls `listener` after each batch that was stored. */
   onStored(listener: () => void): void {
     this.#onStored = listener;
@@ -181,6 +205,7 @@ export class Engine {
       () => undefined,
     );
     await this.#ownership.start();
+    for (const companion of this.#companions) await companion.start();
     this.#sweep = setInterval(() => {
       this.#dropIdle();
       // Notifications are a shortcut: nothing waits for ever because one got lost.
@@ -196,7 +221,7 @@ export class Engine {
     this.#stopping.abort();
     clearInterval(this.#sweep);
     for (const unlisten of this.#unlisten) await unlisten();
-    await this.#waker.stop();
+    await Promise.all([this.#waker.stop(), ...this.#companions.map((companion) => companion.stop())]);
     const committer = this.#committer;
     // A store that does not answer must not keep the process: what is not stored by then goes on elsewhere.
     const late = setTimeout(() => committer?.fence(), stopWaitMs);
@@ -358,6 +383,7 @@ export class Engine {
     void this.#resume([...shards.keys()], committer);
     void this.#readInbox();
     void this.#waker.look();
+    for (const companion of this.#companions) companion.onShards();
   }
 
   async #wakeRoot(rootUuid: string): Promise<void> {

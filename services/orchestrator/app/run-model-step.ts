@@ -35,6 +35,8 @@ export async function runModelStep(context: TurnContext, action: Extract<Action,
   if (!model.available) throw new AppError("MODEL_KEY_MISSING", `no key for the model ${model.name} is configured`);
   const { request, turnsLeftOut } = await prepare(context, action.stepId);
   turn.signal.throwIfAborted();
+  // A cancellation that is being stored: what is decided next knows of it.
+  if (turn.run.cancel !== undefined) return;
 
   const { stepId, attempt, round } = action;
   const events: NonNullable<TurnStep["events"]>[number][] = [];

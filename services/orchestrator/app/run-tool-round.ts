@@ -35,6 +35,8 @@ export async function runToolRound(
   const { turn, journal } = context;
   const { round, calls } = action;
   turn.signal.throwIfAborted();
+  // A cancellation that is being stored: what is decided next knows of it.
+  if (turn.run.cancel !== undefined) return;
   // Not waited for: the steps' keys do not depend on it, so a call that was
   // made and is not on record yet is joined by the next attempt.
   void follow(

@@ -156,12 +156,13 @@ function startScheduler(
     now: () => clock.nowMs,
     shards: () => everyShard,
     feed,
+    notifications: database,
     log,
     after: clock.after,
   });
 }
 
-async function put(definition: Partial<ScheduleDefinition>): Promise<StoredSchedule> {
+async function put(definition: Omit<Partial<ScheduleDefinition>, "$typeName" | "$unknown">): Promise<StoredSchedule> {
   const whole = create(ScheduleDefinitionSchema, {
     name: "nightly",
     cron: "0 * * * *",

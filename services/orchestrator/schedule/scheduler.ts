@@ -5,7 +5,10 @@
  */
 import { AppError } from "../../runtime/errors/app-error.ts";
 import type { Logger } from "../../runtime/log/log.ts";
+import type { Database } from "../../runtime/postgres/database.ts";
+import type { Companion } from "../app/engine.ts";
 import type { EventFeed, FeedReader } from "../app/event-feed.ts";
+import { scheduleChannel } from "../store/schedule-store.ts";
 import { type FireDeps, fireSchedule } from "./fire-schedule.ts";
 
 export interface SchedulerOptions extends FireDeps {
@@ -13,6 +16,8 @@ export interface SchedulerOptions extends FireDeps {
   readonly shards: () => readonly number[];
   /** Wakes readers of runs. */
   readonly feed: Pick<EventFeed, "open">;
+  /** For notifications of changed schedules. */
+  readonly notifications: Pick<Database<unknown>, "listen">;
   readonly log: Logger;
   /** Calls back when so many milliseconds went by; gives what forgets it. Default: the system's timers. */
   readonly after?: (ms: number, callback: () => void) => () => void;
@@ -31,7 +36,7 @@ const againMs = { first: 250, most: 15_000 } as const;
 const lookAtRunMs = 30_000;
 
 /** Fires schedules in time. */
-export class Scheduler {
+export class Scheduler implements Companion {
   readonly #options: SchedulerOptions;
   readonly #after: NonNullable<SchedulerOptions["after"]>;
   readonly #stopping = new AbortController();
@@ -40,6 +45,7 @@ export class Scheduler {
   #looking: Promise<void> | undefined;
   #again = false;
   #againMs: number = againMs.first;
+  #unlisten: () => Promise<void> = async () => undefined;
 
   constructor(options: SchedulerOptions) {
     this.#options = options;
@@ -49,6 +55,17 @@ export class Scheduler {
         const timer = setTimeout(callback, ms);
         return () => clearTimeout(timer);
       });
+  }
+
+  /** Begins to look, now and when a schedule changes. */
+  async start(): Promise<void> {
+    const look = (): void => void this.look();
+    this.#unlisten = await this.#options.notifications.listen(scheduleChannel, look, look);
+    look();
+  }
+
+  onShards(): void {
+    void this.look();
   }
 
   /** Looks now. Calls meanwhile share one more look. Never throws. */
@@ -67,6 +84,7 @@ export class Scheduler {
   async stop(): Promise<void> {
     this.#stopping.abort(new AppError("SHUTTING_DOWN", "the process is shutting down"));
     this.#forget();
+    await this.#unlisten();
     for (const reader of this.#waiting.values()) reader.close();
     await this.#looking;
   }

@@ -215,6 +215,8 @@ export class PostgresScheduleStore implements ScheduleStore {
       .select("run_id")
       .where("schedule_id", "=", scheduleId)
       .where("ended", "=", false)
+      // Children are their parents' business.
+      .where("parent_run_id", "is", null)
       .orderBy("run_id")
       .limit(limit)
       .execute();
@@ -227,6 +229,7 @@ export class PostgresScheduleStore implements ScheduleStore {
       .select("run_id")
       .where("schedule_id", "=", scheduleId)
       .where("created_at", ">=", sql<Date>`${since}::timestamptz`)
+      .where("parent_run_id", "is", null)
       // What is left of the microseconds could take the one before for this one.
       .where("run_id", "is distinct from", lastRunId ?? null)
       .orderBy("run_id")

@@ -139,6 +139,8 @@ export class GraphExecutor {
       }
       if (run.isReady(node)) this.#goOn(node, step);
     }
+    // A fork may have carried everything over.
+    if (run.plan.nodes.every((node) => run.isSettled(node.position))) bodies.push(...this.#succeedRun());
     if (bodies.length > 0) this.#follow(this.record(bodies));
     this.wake();
   }

@@ -51,11 +51,7 @@ export async function startRun(
 ): Promise<CommandReply> {
   const { principal, requestId, traceparent, idempotencyKey, scheduleId } = asking;
   const orgUuid = toUuid("org", principal.orgId);
-  assertStorableLabels(request.labels);
-  const input = request.input === undefined ? null : fromProtoValue(request.input);
-  assertValue("input", input);
-  const { agent, checked } = await definitionOf(deps, request, orgUuid);
-  assertFits(checked.graph, input);
+  const { input, agent, checked } = await checkedRequest(deps, request, orgUuid);
   const start: RunStart = {
     principal,
     requestId,
@@ -73,6 +69,25 @@ export async function startRun(
   };
   if (idempotencyKey === "") return await deps.engine.startRun(start, signal);
   return await oneAtATime(deps.starting, `${orgUuid} ${idempotencyKey}`, () => deps.engine.startRun(start, signal));
+}
+
+/**
+ * Refuses a request that could not be started as things are now.
+ *
+ * @param orgUuid the org's UUID
+ * @throws AppError INVALID_GRAPH, INVALID_ARGUMENT, AGENT_NOT_FOUND
+ */
+export async function assertStartable(deps: StartRunDeps, request: StartRunRequest, orgUuid: string): Promise<void> {
+  await checkedRequest(deps, request, orgUuid);
+}
+
+async function checkedRequest(deps: StartRunDeps, request: StartRunRequest, orgUuid: string) {
+  assertStorableLabels(request.labels);
+  const input = request.input === undefined ? null : fromProtoValue(request.input);
+  assertValue("input", input);
+  const { agent, checked } = await definitionOf(deps, request, orgUuid);
+  assertFits(checked.graph, input);
+  return { input, agent, checked };
 }
 
 /** How long to wait for the run's end makes no other run of a request. */
@@ -124,7 +139,12 @@ async function definitionOf(
   }
 }
 
-function assertFits({ inputSchema }: Graph, input: Json): void {
+/**
+ * Holds an input to the schema of its graph.
+ *
+ * @throws AppError INVALID_ARGUMENT with violations
+ */
+export function assertFits({ inputSchema }: Graph, input: Json): void {
   if (inputSchema === undefined) return;
   const violations: readonly FieldViolation[] = compileJsonSchema(inputSchema as ProtoJsonObject).validate(input);
   const first = violations[0];
