@@ -1,4 +1,4 @@
-import { create, fromBinary, fromJson, toBinary, toJson } from "@bufbuild/protobuf";
+import { create, fromBinary, fromJson, type JsonObject, toBinary, toJson } from "@bufbuild/protobuf";
 import { GraphSchema } from "@cadre/gen/cadre/orchestrator/v1/graph_pb";
 import { expect, test } from "vitest";
 import { echo, graphOf, ref, refusals } from "../../../test/support/graphs.ts";
@@ -6,7 +6,7 @@ import type { AppError } from "../../runtime/errors/app-error.ts";
 import { type Graph, graphDefaults } from "../domain/graph/graph.ts";
 import { fromProtoGraph, graphDigest, toProtoGraph } from "./graph-codec.ts";
 
-const everything = {
+const everything: JsonObject = {
   name: "everything",
   description: "one of each",
   input_schema: { type: "object" },
@@ -73,7 +73,7 @@ test("the digest tells apart what means something else, and nothing else", () =>
   expect(digest({ output: null })).not.toBe(same);
 });
 
-test.each([
+test.each<[string, JsonObject]>([
   ["steps", { steps: Array.from({ length: 10_001 }, (_, i) => echo(`s${i}`)) }],
   ["bytes", { steps: [echo("a", { text: "x".repeat(5 * 1024 * 1024) })] }],
   ["childDepth", nested(9)],
@@ -131,7 +131,7 @@ test("a message that was made of a graph is the JSON that REST shows", () => {
   });
 });
 
-function nested(levels: number): { name: string; steps: object[] } {
+function nested(levels: number): JsonObject {
   const steps = levels === 1 ? [echo("x")] : [{ name: "x", child_run: { graph: nested(levels - 1) } }];
   return { name: "g", steps };
 }
