@@ -2,7 +2,7 @@ import { type DescService, getOption } from "@bufbuild/protobuf";
 import { HealthService, type ReadinessService } from "@cadre/gen/cadre/gateway/v1/health_pb";
 import { host } from "@cadre/gen/cadre/options/v1/options_pb";
 import type { Client, Interceptor } from "@connectrpc/connect";
-import { createByteBudget } from "../runtime/edge/byte-budget.ts";
+import { type ByteBudget, createByteBudget } from "../runtime/edge/byte-budget.ts";
 import { createConnectHandler } from "../runtime/edge/connect-handler.ts";
 import { type EdgeLimits, edgeLimits } from "../runtime/edge/edge-limits.ts";
 import type { EdgeHandler } from "../runtime/edge/edge-request.ts";
@@ -43,6 +43,8 @@ export interface GatewayOptions {
   /** This process's metrics in the Prometheus text format. */
   readonly renderMetrics: () => Promise<string>;
   readonly limits?: Partial<EdgeLimits>;
+  /** What requests are held in; one of its own by default. */
+  readonly budget?: ByteBudget;
   /** When streams are ended because the process stops. */
   readonly endings?: StreamEndings;
   /** Times of event streams, as in `RestOptions`. */
@@ -81,7 +83,7 @@ export function createGateway(options: GatewayOptions): Gateway {
     if (service.typeName !== HealthService.typeName) throw new TypeError(`${service.typeName} is served by nobody`);
     return implement(HealthService, createHealthHandlers({ health, renderMetrics: options.renderMetrics }));
   });
-  const budget = createByteBudget(limits);
+  const budget = options.budget ?? createByteBudget(limits);
   const onRefused = logRefused(log, options.onRefused);
   const transport = createLocalTransport(implementations, interceptors);
   const rest = createRestHandler({

@@ -476,7 +476,7 @@ describe("event streams", () => {
     try {
       deaf.pause();
       deaf.write(
-        `GET /v1/sessions/${sessionId}/events HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer member.test.key\r\n\r\n`,
+        `GET /v1/sessions/${sessionId}/events HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nAuthorization: Bearer member.test.key\r\n\r\n`,
       );
       await expect.poll(() => produced, { timeout: 10_000 }).toBeGreaterThan(1_000);
       let before = -1;

@@ -172,7 +172,7 @@ test.each<[string, number, string, http.OutgoingHttpHeaders, Uint8Array]>([
 test("an answer over the limit is refused, with its reason", async () => {
   const { status, body } = await ask(short, sendTurn, good, turn("too large"));
   expect(status).toBe(429);
-  expect(body).toContain("MESSAGE_TOO_LARGE");
+  expect(body).toContain("RESPONSE_TOO_LARGE");
 });
 
 test("what bodies held is given back", async () => {

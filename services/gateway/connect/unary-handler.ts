@@ -6,7 +6,7 @@ import { responseCompressions } from "../../runtime/edge/compression.ts";
 import type { ConnectHandler } from "../../runtime/edge/connect-handler.ts";
 import { type EdgeLimits, edgeLimits, messageLimits } from "../../runtime/edge/edge-limits.ts";
 import { type EdgeIncoming, type EdgeResponse, edgeRequest, edgeRequestKey } from "../../runtime/edge/edge-request.ts";
-import { tooLarge } from "../../runtime/edge/message-size.ts";
+import { answerTooLarge } from "../../runtime/edge/message-size.ts";
 import type { OnRefused } from "../../runtime/edge/refused-call.ts";
 import { assertMetadata } from "../../runtime/edge/request-metadata.ts";
 import { createResponseWriter } from "../../runtime/edge/response-writer.ts";
@@ -79,7 +79,7 @@ export function createUnaryHandler(options: UnaryHandlerOptions): ConnectHandler
         contextValues,
       );
       const bytes = toBinary(method.output, answered.message);
-      if (bytes.byteLength > maxBytes) throw toConnectError(tooLarge(maxBytes), known.requestId);
+      if (bytes.byteLength > maxBytes) throw toConnectError(answerTooLarge(maxBytes), known.requestId);
       answered.header.forEach((value, name) => response.setHeader(name, value));
       answered.trailer.forEach((value, name) => response.setHeader(`trailer-${name}`, value));
       await answer(request, response, bytes);

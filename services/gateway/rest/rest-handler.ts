@@ -10,6 +10,7 @@ import {
 import { type ByteBudget, type ByteLease, byteLeaseKey } from "../../runtime/edge/byte-budget.ts";
 import { type EdgeLimits, edgeLimits, messageLimits } from "../../runtime/edge/edge-limits.ts";
 import { type EdgeIncoming, type EdgeResponse, edgeRequest, edgeRequestKey } from "../../runtime/edge/edge-request.ts";
+import { answerTooLarge } from "../../runtime/edge/message-size.ts";
 import type { OnRefused, RefusedCall } from "../../runtime/edge/refused-call.ts";
 import { assertMetadata } from "../../runtime/edge/request-metadata.ts";
 import { createResponseWriter, type ResponseWriter } from "../../runtime/edge/response-writer.ts";
@@ -115,7 +116,9 @@ export function createRestHandler({
     const answered = await transport.unary(route.method, signal, undefined, header, message, contextValues);
     copyHeaders(answered.header, response);
     copyHeaders(answered.trailer, response);
-    answerWhole(request, response, { status: 200, ...toBody(route, answered.message) });
+    const body = toBody(route, answered.message);
+    if (Buffer.byteLength(body.text) > messageLimits.unaryMaxBytes) throw answerTooLarge(messageLimits.unaryMaxBytes);
+    answerWhole(request, response, { status: 200, ...body });
   }
 
   async function answerStream(call: Call): Promise<void> {
@@ -166,7 +169,9 @@ export function createRestHandler({
       for (let next = first; ; next = messages.next()) {
         const result = await unlessAborted(next, signal);
         if (result.done === true) return;
-        const outcome = await writer.write(format.message(result.value));
+        const part = format.message(result.value);
+        if (Buffer.byteLength(part) > messageLimits.streamMaxBytes) throw answerTooLarge(messageLimits.streamMaxBytes);
+        const outcome = await writer.write(part);
         if (outcome === "closed") return;
         if (outcome === "stalled") {
           const failure = new AppError(

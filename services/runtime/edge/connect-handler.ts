@@ -1,5 +1,5 @@
 import type { OutgoingHttpHeaders } from "node:http";
-import type { DescMethod } from "@bufbuild/protobuf";
+import type { DescMethod, Message } from "@bufbuild/protobuf";
 import { base64Decode } from "@bufbuild/protobuf/wire";
 import { MethodOptions_IdempotencyLevel } from "@bufbuild/protobuf/wkt";
 import {
@@ -36,6 +36,7 @@ import { jsonReadOptions } from "./json-message.ts";
 import { authorityOf } from "./request-head.ts";
 import { logRefused, type OnRefused } from "./refused-call.ts";
 import { assertMetadata } from "./request-metadata.ts";
+import { assertSendable } from "./message-size.ts";
 import { pathOf } from "./request-path.ts";
 import { createResponseWriter, type ResponseWriter } from "./response-writer.ts";
 
@@ -71,7 +72,10 @@ export interface ConnectHandler {
 interface Route {
   readonly method: DescMethod;
   readonly handler: UniversalHandler;
+  /** Of each message of a request. */
   readonly maxBytes: number;
+  /** Of each message of an answer. */
+  readonly maxAnswerBytes: number;
   readonly maxTimeoutMs: number;
   readonly getAllowed: boolean;
 }
@@ -81,6 +85,8 @@ interface EdgeCall {
   readonly request: EdgeRequest;
   /** Why the call is refused before its body is read, if it is. */
   readonly refusal: ConnectError | undefined;
+  /** Holds a message of the answer to its limit, in the form that it is sent in. Throws RESPONSE_TOO_LARGE. */
+  readonly assertSendable: (message: Message) => void;
   /** Set by the writer when the reader takes nothing; the response's stream then ends. */
   stalled: boolean;
 }
@@ -132,6 +138,7 @@ export function createConnectHandler(options: ConnectHandlerOptions): ConnectHan
     const call: EdgeCall = {
       request: known,
       refusal: refusal === undefined ? undefined : toConnectError(refusal, known.requestId),
+      assertSendable: (message) => assertSendable(route.method.output, message, protocol.json, route.maxAnswerBytes),
       stalled: false,
     };
     const values = contextOf(known, call, lease);
@@ -202,21 +209,24 @@ function createRoutes(options: ConnectHandlerOptions): ReadonlyMap<string, Route
     return router.handlers;
   };
   const routes = new Map<string, Route>();
-  const add = (handler: UniversalHandler, maxBytes: number, maxTimeoutMs: number) =>
+  const unaryWriteMaxBytes = options.writeMaxBytes ?? messageLimits.unaryMaxBytes;
+  const add = (handler: UniversalHandler, maxBytes: number, maxAnswerBytes: number, maxTimeoutMs: number) =>
     routes.set(handler.requestPath, {
       method: handler.method,
       handler,
       maxBytes,
+      maxAnswerBytes,
       maxTimeoutMs,
       getAllowed:
         handler.method.methodKind === "unary" &&
         handler.method.idempotency === MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS,
     });
-  for (const handler of handlersOf(unaryReadMaxBytes, options.writeMaxBytes ?? messageLimits.unaryMaxBytes)) {
-    if (handler.method.methodKind === "unary") add(handler, unaryReadMaxBytes, deadlines.maxUnaryMs);
+  for (const handler of handlersOf(unaryReadMaxBytes, unaryWriteMaxBytes)) {
+    if (handler.method.methodKind === "unary")
+      add(handler, unaryReadMaxBytes, unaryWriteMaxBytes, deadlines.maxUnaryMs);
   }
   for (const handler of handlersOf(streamMaxBytes, streamMaxBytes)) {
-    if (handler.method.methodKind !== "unary") add(handler, streamMaxBytes, deadlines.maxStreamMs);
+    if (handler.method.methodKind !== "unary") add(handler, streamMaxBytes, streamMaxBytes, deadlines.maxStreamMs);
   }
   return routes;
 }
@@ -280,20 +290,23 @@ const answerFailures: Interceptor = (next) => async (request) => {
   const failure = (error: unknown) => toConnectError(toAppError(error), call?.request.requestId ?? "");
   try {
     const response = await next(request);
-    return response.stream ? { ...response, message: endable(response.message, call, failure) } : response;
+    if (response.stream) return { ...response, message: endable(response.message, call, failure) };
+    call?.assertSendable(response.message);
+    return response;
   } catch (error) {
     throw failure(error);
   }
 };
 
-/** A response's messages, ended when the reader has stalled. */
-async function* endable<M>(
+/** A response's messages, each within its limit; ended when the reader has stalled. */
+async function* endable<M extends Message>(
   messages: AsyncIterable<M>,
   call: EdgeCall | undefined,
   failure: (error: unknown) => ConnectError,
 ): AsyncGenerator<M> {
   try {
     for await (const message of messages) {
+      call?.assertSendable(message);
       yield message;
       if (call?.stalled === true) {
         throw new AppError("SLOW_READER", "the stream was not read for too long; resume after the last event");
