@@ -20,7 +20,7 @@ export interface DirectCall {
   readonly requestId: string;
 }
 
-const noStep = { runId: "", stepId: "", timeoutMs: undefined, heartbeatTimeoutMs: undefined };
+const noStep = { runId: "", stepId: "", afterFailures: 0, timeoutMs: undefined, heartbeatTimeoutMs: undefined };
 
 /** How long a call that its caller left may take to stop. */
 const leftGraceMs = 1_000;

@@ -9,6 +9,8 @@ export interface CalculatorRequest {
 
 /** What it answers. */
 export type CalculatorResponse =
+  /** The library is loaded; sent once. */
+  | { readonly type: "ready" }
   | { readonly id: number; readonly type: "result"; readonly result: string }
   | { readonly id: number; readonly type: "failed"; readonly message: string };
 
@@ -17,6 +19,7 @@ export type CalculatorResponse =
 parentPort?.on("message", ({ id, expression }: CalculatorRequest) => {
   parentPort?.postMessage(answer(id, expression));
 });
+parentPort?.postMessage({ type: "ready" } satisfies CalculatorResponse);
 
 function answer(id: number, expression: string): CalculatorResponse {
   try {

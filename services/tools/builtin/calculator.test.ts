@@ -1,4 +1,5 @@
-import { afterAll, describe, expect, test } from "vitest";
+import { Worker } from "node:worker_threads";
+import { afterAll, describe, expect, test, vi } from "vitest";
 import { createCalculator } from "./calculator.ts";
 import { evaluateExpression, ExpressionError } from "./evaluate-expression.ts";
 
@@ -131,11 +132,28 @@ describe("the tool", () => {
     await expect(other).resolves.toEqual({ result: "2" });
   });
 
-  test("starts another thread after one was stuck", async () => {
-    const late = calculator.run({ expression: "1000!" }, call(AbortSignal.timeout(0)));
-    await expect(late).rejects.toMatchObject({ reason: "TOOL_FAILED" });
-    await expect(calculator.run({ expression: "3" }, call(new AbortController().signal))).resolves.toEqual({
-      result: "3",
-    });
-  });
+  /** A call whose time is over before anything can answer it. */
+  async function late(from: ReturnType<typeof createCalculator>): Promise<unknown> {
+    const controller = new AbortController();
+    const run = Promise.resolve(from.run({ expression: "1000!" }, call(controller.signal)));
+    controller.abort(new DOMException("late", "TimeoutError"));
+    return run.catch((error: unknown) => error);
+  }
+
+  test("starts another thread after one was stuck, and not while the first one loads", async () => {
+    const terminate = vi.spyOn(Worker.prototype, "terminate");
+    const fresh = createCalculator();
+    const { signal } = new AbortController();
+    try {
+      expect(await late(fresh)).toMatchObject({ reason: "TOOL_FAILED" });
+      expect(terminate).not.toHaveBeenCalled();
+      await expect(fresh.run({ expression: "2" }, call(signal))).resolves.toEqual({ result: "2" });
+      expect(await late(fresh)).toMatchObject({ reason: "TOOL_FAILED" });
+      expect(terminate).toHaveBeenCalledTimes(1);
+      await expect(fresh.run({ expression: "3" }, call(signal))).resolves.toEqual({ result: "3" });
+    } finally {
+      await fresh.close();
+      terminate.mockRestore();
+    }
+  }, 60_000);
 });

@@ -20,6 +20,7 @@ interface Pending {
 /** Evaluates arithmetic. The thread starts with the first call. */
 export function createCalculator(): Calculator {
   let thread: Worker | undefined;
+  let isLoaded = false;
   let closed = false;
   let lastId = 0;
   const pending = new Map<number, Pending>();
@@ -32,7 +33,12 @@ export function createCalculator(): Calculator {
       execArgv: [],
     });
     started.unref();
+    isLoaded = false;
     started.on("message", (response: CalculatorResponse) => {
+      if (response.type === "ready") {
+        if (started === thread) isLoaded = true;
+        return;
+      }
       const waiting = pending.get(response.id);
       pending.delete(response.id);
       if (response.type === "result") waiting?.resolve(response.result);
@@ -87,9 +93,15 @@ export function createCalculator(): Calculator {
       const onAbort = (): void => {
         const waiting = pending.get(id);
         if (waiting === undefined) return;
+        if (!isTimeout(signal.reason)) {
+          waiting.reject(new AppError("CANCELLED", "the call was cancelled"));
+          return;
+        }
+        const late = new AppError("TOOL_FAILED", "the expression takes too long");
         // Expressions are bounded, so a timeout means that the thread is stuck: with this one, or one before it.
-        if (isTimeout(signal.reason)) stop(used, new AppError("TOOL_FAILED", "the expression takes too long"));
-        else waiting.reject(new AppError("CANCELLED", "the call was cancelled"));
+        // One that still loads is not: on a busy machine that takes its time, and a new one would begin again.
+        if (used === thread && isLoaded) stop(used, late);
+        else waiting.reject(late);
       };
       signal.addEventListener("abort", onAbort, { once: true });
       try {
