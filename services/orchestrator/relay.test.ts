@@ -1,3 +1,5 @@
+import { Reason } from "@cadre/gen/cadre/errors/v1/reason_pb";
+import { RunChange } from "@cadre/gen/cadre/events/v1/run_pb";
 import { TurnChange } from "@cadre/gen/cadre/events/v1/turn_pb";
 import pino from "pino";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -14,7 +16,7 @@ import { createEventCodec } from "../runtime/bus/envelope.ts";
 import type { BusEvent, EventBus } from "../runtime/bus/event-bus.ts";
 import { type Relay, startRelay } from "../runtime/bus/relay.ts";
 import { createLocalSchemaIds } from "../runtime/bus/schema-ids.ts";
-import { conversationTurns } from "../runtime/bus/topics.ts";
+import { agentRuns, conversationTurns } from "../runtime/bus/topics.ts";
 import type { Logger } from "../runtime/log/log.ts";
 import { createJournalRelaySource } from "./events/journal-relay-source.ts";
 
@@ -66,7 +68,8 @@ async function turn(world: TestOrchestrator, sessionId: string, text: string): P
 }
 
 async function facts(bus: FakeBus): Promise<{ turnId: string; change: TurnChange; seq: bigint; eventId: string }[]> {
-  const decoded = await Promise.all(bus.published.map((event) => codec.decode(conversationTurns, event)));
+  const turns = bus.published.filter(({ topic }) => topic === conversationTurns.name);
+  const decoded = await Promise.all(turns.map((event) => codec.decode(conversationTurns, event)));
   return decoded.map(({ turnId, change, metadata }) => ({
     turnId,
     change,
@@ -83,7 +86,7 @@ test("each turn's facts reach the bus in order, numbered without a gap", async (
   const sessionId = await newSession(world.sessions);
   const turnId = await turn(world, sessionId, "say hi");
   const failed = await turn(world, sessionId, "fail so it is");
-  await expect.poll(() => bus.published.length).toBe(6);
+  await expect.poll(() => bus.published.length).toBe(10);
   const { ACCEPTED, STARTED, SUCCEEDED, FAILED } = TurnChange;
   expect((await facts(bus)).map(({ turnId, change, seq }) => [turnId, change, seq])).toEqual([
     [turnId, ACCEPTED, 1n],
@@ -94,6 +97,15 @@ test("each turn's facts reach the bus in order, numbered without a gap", async (
     [failed, FAILED, 3n],
   ]);
   expect(new Set((await facts(bus)).map(({ eventId }) => eventId)).size).toBe(6);
+  const runs = bus.published.filter(({ topic }) => topic === agentRuns.name);
+  const changes = await Promise.all(runs.map((event) => codec.decode(agentRuns, event)));
+  expect(changes.map(({ runId, change, reason }) => [runId, change, reason])).toEqual([
+    [turnId, RunChange.STARTED, 0],
+    [turnId, RunChange.SUCCEEDED, 0],
+    [failed, RunChange.STARTED, 0],
+    [failed, RunChange.FAILED, Reason.MODEL_FAILED],
+  ]);
+  expect(runs[0]?.key).toMatch(new RegExp(`^org_.*:${turnId}$`));
   expect(bus.published[0]?.key).toMatch(new RegExp(`^org_.*:${sessionId}$`));
   await expect.poll(() => world.orchestrator.engine.status.unrelayed).toBe(0);
 });
@@ -112,6 +124,6 @@ test("the log of a writer that is gone is drained before its successor's", async
   bus.down = true;
   relay(second, bus);
   bus.down = false;
-  await expect.poll(() => bus.published.length, { timeout: 5_000 }).toBe(6);
+  await expect.poll(() => bus.published.length, { timeout: 5_000 }).toBe(10);
   expect((await facts(bus)).map(({ turnId }) => turnId)).toEqual([before, before, before, after, after, after]);
 });

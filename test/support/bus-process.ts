@@ -29,10 +29,15 @@ const source: RelaySource = {
       .orderBy("position")
       .limit(limit)
       .execute();
-    return rows.map(({ position, key, number }) => ({
-      position,
-      event: { topic: "faulty", key, headers: { number: String(number) }, value: Buffer.from(`${key}/${number}`) },
+    const last = rows.at(-1);
+    if (last === undefined) return undefined;
+    const events = rows.map(({ key, number }) => ({
+      topic: "faulty",
+      key,
+      headers: { number: String(number) },
+      value: Buffer.from(`${key}/${number}`),
     }));
+    return { events, position: last.position, more: rows.length === limit };
   },
   async markRelayed(position) {
     await database.engine.updateTable("relayed").set({ position }).execute();

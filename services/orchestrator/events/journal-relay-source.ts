@@ -10,13 +10,15 @@
  */
 import { sql } from "kysely";
 import type { EventCodec } from "../../runtime/bus/envelope.ts";
-import type { RelayEntry, RelaySource } from "../../runtime/bus/relay.ts";
-import { conversationTurns } from "../../runtime/bus/topics.ts";
+import type { BusEvent } from "../../runtime/bus/event-bus.ts";
+import type { RelaySource } from "../../runtime/bus/relay.ts";
+import { agentRuns, conversationTurns } from "../../runtime/bus/topics.ts";
 import { fromUuid } from "../../runtime/ids/id.ts";
 import type { Database } from "../../runtime/postgres/database.ts";
 import { damaged } from "../domain/run.ts";
 import { decodeEntry, entryKind } from "../store/entry-codec.ts";
 import type { OrchestratorSchema } from "../store/schema.ts";
+import { toRunChanged } from "./run-facts.ts";
 import { toTurnChanged } from "./turn-facts.ts";
 
 export interface JournalRelaySourceOptions {
@@ -30,15 +32,28 @@ export interface JournalRelaySourceOptions {
 
 interface Row {
   readonly writer: bigint;
-  readonly pos: bigint;
+  /** Up to which the batch covers the log. */
+  readonly upto: bigint;
+  readonly last: bigint;
+  readonly pos: bigint | null;
   readonly run_id: string;
   readonly org_id: string;
   readonly seq: number;
-  readonly body: Buffer | null;
-  readonly accepted: Buffer | null;
+  readonly body: Buffer;
+  readonly accepted: Buffer;
 }
 
-const factKinds = [entryKind["run.accepted"], entryKind["run.started"], entryKind["run.ended"]];
+const factKinds = [
+  entryKind["run.accepted"],
+  entryKind["run.started"],
+  entryKind["run.ended"],
+  entryKind["run.parked"],
+  entryKind["run.resumed"],
+  entryKind["graph.ended"],
+];
+
+/** Entries that are looked at for each fact that is wanted: most state none. */
+const entriesPerFact = 8;
 
 /** Reads the journal for the relay of this process. */
 export function createJournalRelaySource(options: JournalRelaySourceOptions): RelaySource {
@@ -48,28 +63,30 @@ export function createJournalRelaySource(options: JournalRelaySourceOptions): Re
   return {
     async read(limit) {
       const own = options.writer();
-      if (own === undefined) return [];
+      if (own === undefined) return undefined;
       // One statement, one snapshot: whoever sees an entry of the new owner sees that the old one is fenced (2).
       const { rows } = await sql<Row>`
         with behind as (
           select writer from writer where fenced and pos > relayed order by writer limit 1
         ), chosen as (
-          select w.writer, w.relayed from writer w where w.writer = case
+          select w.writer, w.relayed, w.pos as last, least(w.pos, w.relayed + ${limit * entriesPerFact}) as upto
+          from writer w where w.pos > w.relayed and w.writer = case
             when not exists (select 1 from behind) then ${own}::bigint
             when ${own}::bigint = (select min(writer) from writer where not fenced) then (select writer from behind)
           end
         )
-        select e.writer, e.pos, e.run_id, e.org_id, e.seq,
-          case when e.kind = any(${factKinds}::smallint[]) then e.body end as body,
-          case when e.kind = any(${factKinds}::smallint[]) then a.body end as accepted
+        select c.writer, c.upto, c.last, e.pos, e.run_id, e.org_id, e.seq, e.body, a.body as accepted
         from chosen c
-        join entry e on e.writer = c.writer and e.pos > c.relayed
-        join entry a on a.run_id = e.run_id and a.seq = 1
-        order by e.pos limit ${limit}`.execute(engine);
-      reading = rows[0]?.writer;
-      const entries: RelayEntry[] = [];
-      for (const row of rows) entries.push(await toRelayEntry(row, options.codec));
-      return entries;
+        left join entry e on e.writer = c.writer and e.pos > c.relayed and e.pos <= c.upto
+          and e.kind = any(${factKinds}::smallint[])
+        left join entry a on a.run_id = e.run_id and a.seq = 1
+        order by e.pos`.execute(engine);
+      const [first] = rows;
+      if (first === undefined) return undefined;
+      reading = first.writer;
+      const events: BusEvent[] = [];
+      for (const row of rows) if (row.pos !== null) events.push(...(await toEvents(row, options.codec)));
+      return { events, position: first.upto, more: first.last > first.upto };
     },
 
     async markRelayed(position) {
@@ -100,17 +117,22 @@ export function createJournalRelaySource(options: JournalRelaySourceOptions): Re
   };
 }
 
-async function toRelayEntry(row: Row, codec: EventCodec): Promise<RelayEntry> {
-  if (row.body === null || row.accepted === null) return { position: row.pos };
+async function toEvents(row: Row, codec: EventCodec): Promise<readonly BusEvent[]> {
   const accepted = decodeEntry(row.accepted).body;
-  if (accepted.type !== "run.accepted") throw damaged("does not begin with its acceptance");
-  const fact = toTurnChanged({
+  if (accepted.type !== "run.accepted" && accepted.type !== "graph.accepted") {
+    throw damaged("does not begin with its acceptance");
+  }
+  const journaled = {
     orgId: fromUuid("org", row.org_id),
     runId: fromUuid("run", row.run_id),
     seq: row.seq,
     entry: decodeEntry(row.body),
     accepted,
-  });
-  if (fact === undefined) return { position: row.pos };
-  return { position: row.pos, event: await codec.encode(conversationTurns, fact, accepted.traceparent) };
+  };
+  const turn = toTurnChanged(journaled);
+  const run = toRunChanged(journaled);
+  return [
+    ...(turn === undefined ? [] : [await codec.encode(conversationTurns, turn, accepted.traceparent)]),
+    ...(run === undefined ? [] : [await codec.encode(agentRuns, run, accepted.traceparent)]),
+  ];
 }

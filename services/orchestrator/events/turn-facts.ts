@@ -2,7 +2,7 @@ import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { TurnChange, type TurnChanged, TurnChangedSchema } from "@cadre/gen/cadre/events/v1/turn_pb";
 import { reasonNumber } from "../../runtime/errors/failure.ts";
-import type { Entry, RunAccepted } from "../domain/entry.ts";
+import type { Entry, GraphAccepted, RunAccepted } from "../domain/entry.ts";
 import { factId } from "../domain/step-id.ts";
 
 /** An entry with what its fact says beside it. */
@@ -13,13 +13,13 @@ export interface JournaledEntry {
   readonly seq: number;
   readonly entry: Entry;
   /** The first entry of the same run. */
-  readonly accepted: RunAccepted;
+  readonly accepted: RunAccepted | GraphAccepted;
 }
 
 /** The fact that an entry states about its turn; undefined for an entry that is of no concern to others. */
 export function toTurnChanged({ orgId, runId, seq, entry, accepted }: JournaledEntry): TurnChanged | undefined {
   const change = changeOf(entry);
-  if (change === undefined) return undefined;
+  if (change === undefined || accepted.type !== "run.accepted") return undefined;
   return create(TurnChangedSchema, {
     metadata: {
       eventId: factId(runId, seq),

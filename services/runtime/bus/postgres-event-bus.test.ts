@@ -10,7 +10,7 @@ import type { BusEvent, EventBus, ReceivedEvent } from "./event-bus.ts";
 import { migrations } from "./migrations/index.ts";
 import { partitionOf } from "./partition.ts";
 import { openPostgresEventBus } from "./postgres-event-bus.ts";
-import { type RelayEntry, type RelaySource, startRelay } from "./relay.ts";
+import { type RelayBatch, type RelaySource, startRelay } from "./relay.ts";
 
 const log = pino({ level: "silent" });
 const topics = [
@@ -247,15 +247,19 @@ describe("the schema", () => {
 
 /** A log in memory that keeps what a killed relay would find again. */
 class MemoryLog implements RelaySource {
-  readonly entries: RelayEntry[] = [];
+  /** By position less one; some entries state nothing. */
+  readonly entries: (BusEvent | undefined)[] = [];
   relayed = 0n;
 
   add(made: BusEvent | undefined): void {
-    this.entries.push({ position: BigInt(this.entries.length + 1), event: made });
+    this.entries.push(made);
   }
 
-  async read(limit: number): Promise<readonly RelayEntry[]> {
-    return this.entries.slice(Number(this.relayed), Number(this.relayed) + limit);
+  async read(limit: number): Promise<RelayBatch | undefined> {
+    const end = Math.min(Number(this.relayed) + limit, this.entries.length);
+    if (end === Number(this.relayed)) return undefined;
+    const events = this.entries.slice(Number(this.relayed), end).filter((made) => made !== undefined);
+    return { events, position: BigInt(end), more: end < this.entries.length };
   }
 
   async markRelayed(position: bigint): Promise<void> {

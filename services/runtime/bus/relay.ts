@@ -15,18 +15,21 @@ import type { BusEvent, EventBus } from "./event-bus.ts";
  * Positions ascend without holes in the order of commit.
  */
 export interface RelaySource {
-  /** The entries after the relayed position, in order, at most `limit`. */
-  read(limit: number): Promise<readonly RelayEntry[]>;
+  /** What follows the relayed position, in order: at most about `limit` facts. Undefined if nothing does. */
+  read(limit: number): Promise<RelayBatch | undefined>;
   /** Everything up to and including `position` has reached the bus. */
   markRelayed(position: bigint): Promise<void>;
   /** How many entries are waiting: the log's last position less the relayed one. */
   lag(): Promise<bigint>;
 }
 
-/** An entry of the log. Those that state nothing to others have no event. */
-export interface RelayEntry {
+/** A part of the log. Most entries of some logs state nothing to others, and have no event. */
+export interface RelayBatch {
+  readonly events: readonly BusEvent[];
+  /** Of the last entry that the batch covers. */
   readonly position: bigint;
-  readonly event?: BusEvent;
+  /** Whether there is more behind it. */
+  readonly more: boolean;
 }
 
 export interface RelayOptions {
@@ -36,7 +39,7 @@ export interface RelayOptions {
   readonly bus: EventBus;
   readonly log: Logger;
   readonly meter?: Meter;
-  /** Entries in a batch. Default 500. */
+  /** Facts in a batch. Default 500. */
   readonly batchSize?: number;
   /** How long it sleeps if nobody wakes it, in milliseconds. Default 1,000. */
   readonly idleMs?: number;
@@ -74,14 +77,13 @@ export function startRelay(options: RelayOptions): Relay {
 
   /** Relays one batch; returns whether there may be more. */
   async function relayBatch(): Promise<boolean> {
-    const entries = await boundary("relay.read", () => source.read(batchSize));
-    const last = entries.at(-1);
-    if (last === undefined) return false;
-    const events = entries.flatMap((entry) => (entry.event === undefined ? [] : [entry.event]));
+    const batch = await boundary("relay.read", () => source.read(batchSize));
+    if (batch === undefined) return false;
+    const { events, position, more } = batch;
     if (events.length > 0) await boundary("relay.publish", () => bus.publish(events));
-    await boundary("relay.mark", () => source.markRelayed(last.position));
+    await boundary("relay.mark", () => source.markRelayed(position));
     relayed?.add(events.length, { relay: name });
-    return entries.length === batchSize;
+    return more;
   }
 
   async function sleep(ms: number): Promise<void> {

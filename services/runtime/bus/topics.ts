@@ -1,6 +1,7 @@
-import type { GenMessage } from "@bufbuild/protobuf/codegenv2";
-import { type EventMetadata, type TurnChanged, TurnChangedSchema } from "@cadre/gen/cadre/events/v1/turn_pb";
 import type { Message } from "@bufbuild/protobuf";
+import type { GenMessage } from "@bufbuild/protobuf/codegenv2";
+import { type RunChanged, RunChangedSchema } from "@cadre/gen/cadre/events/v1/run_pb";
+import { type EventMetadata, type TurnChanged, TurnChangedSchema } from "@cadre/gen/cadre/events/v1/turn_pb";
 
 /** What every fact carries beside its own fields. */
 export type Fact = Message & { readonly metadata?: EventMetadata };
@@ -23,8 +24,16 @@ export const conversationTurns: Topic<TurnChanged> = {
   objectId: (event) => event.sessionId,
 };
 
+/** A run changed, be it a turn or a run of a graph. */
+export const agentRuns: Topic<RunChanged> = {
+  name: "agent.runs.v1",
+  message: RunChangedSchema,
+  partitions: 12,
+  objectId: (event) => event.runId,
+};
+
 /** All topics that exist. */
-export const topics: readonly Pick<Topic, "name" | "partitions">[] = [conversationTurns];
+export const topics: readonly Pick<Topic, "name" | "partitions">[] = [conversationTurns, agentRuns];
 
 /** The Kafka and registry subject of a topic's events. */
 export function subjectOf(topic: Pick<Topic, "name">): string {

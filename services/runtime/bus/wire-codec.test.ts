@@ -1,9 +1,9 @@
 import { create } from "@bufbuild/protobuf";
 import {
   DescriptorProto_ExtensionRangeSchema,
-  file_google_protobuf_descriptor,
   FileDescriptorProtoSchema,
   FileDescriptorSetSchema,
+  file_google_protobuf_descriptor,
 } from "@bufbuild/protobuf/wkt";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";

@@ -155,6 +155,20 @@ export enum RunChange {
    * @generated from enum value: RUN_CHANGE_CANCELLED = 4;
    */
   CANCELLED = 4,
+
+  /**
+   * It is kept but not executed any more.
+   *
+   * @generated from enum value: RUN_CHANGE_PARKED = 5;
+   */
+  PARKED = 5,
+
+  /**
+   * It goes on.
+   *
+   * @generated from enum value: RUN_CHANGE_RESUMED = 6;
+   */
+  RESUMED = 6,
 }
 
 /**

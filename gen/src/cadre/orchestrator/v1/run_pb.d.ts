@@ -169,6 +169,14 @@ export declare type Run = Message<"cadre.orchestrator.v1.Run"> & {
    * @generated from field: cadre.orchestrator.v1.Graph graph = 21;
    */
   graph?: Graph | undefined;
+
+  /**
+   * Whether only its receipt is left, because it was deleted or is past the
+   * org's `run_retention_days`: what ran, how it ended, and its ledger's head.
+   *
+   * @generated from field: bool pruned = 22;
+   */
+  pruned: boolean;
 };
 
 /**
