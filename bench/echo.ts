@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { setImmediate } from "node:timers/promises";
 import { create } from "@bufbuild/protobuf";
 import { Role } from "@cadre/gen/cadre/credentials/v1/api_key_pb";
-import { PrincipalSchema } from "@cadre/gen/cadre/credentials/v1/identity_pb";
+import { PrincipalKind, PrincipalSchema } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import { ExecuteToolUnaryRequestSchema, ToolExecutionService } from "@cadre/gen/cadre/tools/v1/tool_pb";
 import { createClient, createContextValues, type HandlerContext, type ServiceImpl } from "@connectrpc/connect";
 import { metrics, trace } from "@opentelemetry/api";
@@ -83,7 +83,13 @@ const token = createServiceTokenInterceptor(authority.identity("orchestrator"), 
 const client = createClient(ToolExecutionService, mesh.transport("tools", [token]));
 
 const principal = freezePrincipal(
-  create(PrincipalSchema, { subject: newId("key"), orgId: newId("org"), role: Role.OWNER, scopes: ["*"] }),
+  create(PrincipalSchema, {
+    kind: PrincipalKind.KEY,
+    subject: newId("key"),
+    orgId: newId("org"),
+    role: Role.OWNER,
+    scopes: ["*"],
+  }),
 );
 const context: RequestContext = {
   requestId: newId("req"),
