@@ -6,7 +6,13 @@ import type { EdgeLimits } from "../../services/runtime/edge/edge-limits.ts";
 import type { EdgeStats } from "../../services/runtime/edge/edge-server.ts";
 import { callConnect, sessionMethod } from "./wire-client.ts";
 
+/** What stands behind the port: the edge's own handler, or the gateway that is built on it. */
+export const doors = ["edge", "gateway"] as const;
+export type Door = (typeof doors)[number];
+
 export interface TargetOptions {
+  /** `edge` unless said. */
+  readonly door?: Door;
   readonly limits?: Partial<EdgeLimits>;
   readonly tls?: { readonly key: string; readonly cert: string };
 }
@@ -22,7 +28,7 @@ export interface TargetReport {
   readonly streamed: number;
   readonly stats: EdgeStats;
   readonly inFlightBytes: number;
-  /** Since the last reset. */
+  /** The longest time that its event loop was held since the last reset, in CPU time. */
   readonly maxStallMs: number;
   /** What is left on the heap and beside it after a collection. */
   readonly heldBytes: number;
