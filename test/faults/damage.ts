@@ -1,7 +1,9 @@
+import type pg from "pg";
+import { keyOf } from "../../services/tools/domain/call-key.ts";
 import { describeVerdict, type Verdict } from "../support/checker.ts";
 import { connectToEmbedded } from "../support/embedded-witness.ts";
 import { eachAtOnce, InfrastructureError, reach, say, seededRandom } from "../support/fault-driver.ts";
-import { type FaultWorld, startFaultWorld } from "../support/fault-world.ts";
+import { startFaultWorld } from "../support/fault-world.ts";
 import {
   changeByte,
   changeSnapshot,
@@ -34,6 +36,7 @@ export interface DamageOptions {
   readonly sound: number;
   /** Entries that every run has before it is damaged. */
   readonly entries: number;
+  readonly settings?: Readonly<Record<string, string>>;
 }
 
 /** What became of one kind of damage. */
@@ -44,7 +47,7 @@ export interface Detection {
 
 export interface DamageResult {
   readonly found: Readonly<Record<Damage, Detection>>;
-  /** Steps of damaged runs that began after the damage. */
+  /** Calls of damaged runs that were not asked for before the damage, and were made after it. */
   readonly executed: readonly string[];
   /** On the runs that were left as they were. */
   readonly verdict: Verdict;
@@ -59,7 +62,7 @@ export async function damage(options: DamageOptions): Promise<DamageResult> {
   const random = seededRandom("damage");
   await using opened = new AsyncDisposableStack();
   let keep = true;
-  const world = await startFaultWorld({ name: "damage", workers: 1 });
+  const world = await startFaultWorld({ name: "damage", workers: 1, settings: options.settings ?? {} });
   opened.defer(() => world.dispose(keep));
   const database = await connectToEmbedded(world.server.dataDirectory);
   opened.defer(() => database.end());
@@ -110,14 +113,16 @@ export async function damage(options: DamageOptions): Promise<DamageResult> {
 
   const ids = new Set([...damaged.values()].flat());
   const runs = new Set([...ids].map((id) => runOf.get(id) ?? ""));
-  const begun = stepsBegun(world, runs);
+  const asked = await askedKeys(database);
   await world.restartServer();
   const verdict = await world.judge(workload, { floor: sound, healMs, only: (run) => !runs.has(run) });
   const detected = new Set<string>();
   await eachAtOnce(ids, startsAtOnce, async (id) => {
     if (await workload.isDamaged(world.cadre, id)) detected.add(id);
   });
-  const executed = [...stepsBegun(world, runs)].filter((step) => !begun.has(step));
+  const executed = world.ledger
+    .records()
+    .flatMap(({ run, step, key }) => (runs.has(run) && !asked.has(key) ? [`${run}/${step}`] : []));
   const found = Object.fromEntries(
     [...damaged].map(([kind, those]) => [
       kind,
@@ -134,7 +139,8 @@ export async function damage(options: DamageOptions): Promise<DamageResult> {
   return { found, executed, verdict };
 }
 
-/** The steps of some runs whose handlers began. */
-function stepsBegun({ ledger }: FaultWorld, runs: ReadonlySet<string>): ReadonlySet<string> {
-  return new Set(ledger.records().flatMap(({ run, step }) => (runs.has(run) ? [`${run}/${step}`] : [])));
+/** The keys of the calls that tools were asked for; they go on, whatever becomes of their runs. */
+async function askedKeys(database: pg.Client): Promise<ReadonlySet<string>> {
+  const { rows } = await database.query<{ key: string }>("select key from tools.call");
+  return new Set(rows.map(({ key }) => keyOf(key)));
 }

@@ -1,35 +1,52 @@
 import { type Failpoint, failpoints as places } from "../../services/runtime/failpoint/failpoint.ts";
 import type { Topology } from "../support/cadre.ts";
 import { describeVerdict, type Verdict } from "../support/checker.ts";
+import { connectToEmbedded } from "../support/embedded-witness.ts";
 import { type FailpointAction, type Failpoints, openFailpoints } from "../support/failpoints.ts";
-import { reach, say, seededRandom } from "../support/fault-driver.ts";
+import { InfrastructureError, type Random, reach, say, seededRandom } from "../support/fault-driver.ts";
 import { type FaultWorld, startFaultWorld } from "../support/fault-world.ts";
 import { insist } from "../support/insist.ts";
+import { changeByte, readStoredRuns } from "../support/journal-damage.ts";
 import { openAiTestKey, startOpenAiServer } from "../support/openai-server.ts";
+import { runWorkload, waitingWorkload } from "../support/run-workload.ts";
 import { modelWorkload, turnWorkload } from "../support/turn-workload.ts";
+import type { Workload } from "../support/workload.ts";
 
 /**
  * What brings a process to a place:
  *
- * - `run`: a run; time alone, too, for what is done every few seconds.
+ * - `run`: a run of a graph; time alone, too, for what is done every few seconds.
+ * - `turn`: a turn of a session.
+ * - `wait`: a run that waits for a time and for a child, and carries a large value.
  * - `cancel`: a run that is cancelled while a tool works that does not heed it.
+ * - `model`: a turn that asks a model over the network.
  * - `lost-commit`: a commit whose answer got lost.
- * - `model`: a run that asks a model over the network.
- * - `start`, `stop`: the start or stop of the server while a run is open.
+ * - `damage`: the start of the server with a run whose journal is damaged.
+ * - `start`, `stop`: the start or stop of the server while runs are open.
  * - `worker`: a worker that dies.
  * - `two-owners`: a command that comes to a process that does not own its shard.
  * - `share`: a second owner that comes, with which shards are shared.
  */
-type Trigger = "run" | "cancel" | "lost-commit" | "model" | "start" | "stop" | "worker" | "two-owners" | "share";
+type Trigger = Kind | "lost-commit" | "damage" | "start" | "stop" | "worker" | "two-owners" | "share";
+
+/** What runs, and by what name. */
+type Kind = "run" | "turn" | "wait" | "cancel" | "model";
 
 /** Every place there is, so that none is forgotten. */
 const triggers: Readonly<Record<Failpoint, Trigger>> = {
   "journal.append": "run",
   "journal.position": "lost-commit",
   "journal.heads": "lost-commit",
-  "journal.load": "run",
+  "journal.load": "turn",
   "journal.list-open": "start",
-  "session.create": "run",
+  "session.create": "turn",
+  "run.load": "start",
+  "run.list-running": "start",
+  "run.list-due": "wait",
+  "run.next-due": "start",
+  "run.park": "damage",
+  "payload.keep": "wait",
+  "payload.load": "wait",
   "writer.register": "start",
   "writer.claim": "run",
   "writer.release": "share",
@@ -82,10 +99,15 @@ export interface FailpointsResult {
   readonly verdicts: readonly Verdict[];
 }
 
-const short = turnWorkload({ rounds: 2, fanOut: 3, stepMs: 10 });
-/** Its tools work longer than a cancellation waits. */
-const slow = turnWorkload({ rounds: 1, fanOut: 1, stepMs: 4_000 });
-const remote = modelWorkload("remote");
+const workloads: Readonly<Record<Kind, Workload>> = {
+  run: runWorkload({ stepMs: 10 }),
+  turn: turnWorkload({ rounds: 2, fanOut: 3, stepMs: 10 }),
+  wait: waitingWorkload({ stepMs: 10 }),
+  // Its tool works longer than a cancellation waits.
+  cancel: runWorkload({ shape: "one", stepMs: 4_000 }),
+  model: modelWorkload("remote"),
+};
+const kinds = Object.keys(workloads) as Kind[];
 /** How long a place may take to be reached. */
 const firedWithinMs = 30_000;
 
@@ -113,7 +135,7 @@ export async function failpoints(options: FailpointsOptions): Promise<Failpoints
   opened.defer(() => world.dispose(keep));
   await world.cadre.agents.register({ name: "remote", model: "openai/test", instructions: "Answer." });
 
-  const scene = new Scene(world, points, topology);
+  const scene = new Scene(world, points, topology, random);
   for (let time = 0; time < times; time += 1) {
     for (const name of names) {
       for (const action of actions) {
@@ -125,15 +147,12 @@ export async function failpoints(options: FailpointsOptions): Promise<Failpoints
       }
     }
   }
-  const verdicts = [
-    await world.judge(short, { floor: scene.counts.run, only: (run) => run.startsWith("run-") }),
-    await world.judge(slow, {
-      floor: scene.counts.cancel,
-      only: (run) => run.startsWith("cancel-"),
-      expected: "cancelled",
-    }),
-    await world.judge(remote, { floor: scene.counts.model, only: (run) => run.startsWith("model-") }),
-  ];
+  const verdicts: Verdict[] = [];
+  for (const kind of kinds) {
+    const only = (run: string): boolean => run.startsWith(`${kind}-`);
+    const expected = kind === "cancel" ? ("cancelled" as const) : ("succeeded" as const);
+    verdicts.push(await world.judge(workloads[kind], { floor: scene.counts[kind], only, expected }));
+  }
   const fired = new Map<string, number>();
   for (const { name, action } of points.fired()) {
     fired.set(`${name} ${action}`, (fired.get(`${name} ${action}`) ?? 0) + 1);
@@ -146,15 +165,18 @@ export async function failpoints(options: FailpointsOptions): Promise<Failpoints
 
 /** Brings the server to one place after the other. */
 class Scene {
-  readonly counts = { run: 0, cancel: 0, model: 0 };
+  readonly counts: Record<Kind, number> = { run: 0, turn: 0, wait: 0, cancel: 0, model: 0 };
   readonly #world: FaultWorld;
   readonly #points: Failpoints;
   readonly #topology: Topology;
+  readonly #random: Random;
+  #damaged = 0;
 
-  constructor(world: FaultWorld, points: Failpoints, topology: Topology) {
+  constructor(world: FaultWorld, points: Failpoints, topology: Topology, random: Random) {
     this.#world = world;
     this.#points = points;
     this.#topology = topology;
+    this.#random = random;
   }
 
   /** Has a place fail, and waits until the server serves again and the runs of the scene have ended. */
@@ -169,16 +191,21 @@ class Scene {
     const order = { name, action, nth };
     const trigger = triggers[name];
     this.#world.note(what);
-    const pids = trigger === "start" ? [] : await this.#owners();
+    const pids = trigger === "start" || trigger === "damage" ? [] : await this.#owners();
     for (const pid of pids) {
       if (trigger === "lost-commit") await this.#points.arm(pid, { name: "journal.append", action: "lose", nth: 1 });
       await this.#points.arm(pid, order);
     }
-    let run: Promise<void> = Promise.resolve();
+    let run: Promise<unknown> = Promise.resolve();
     switch (trigger) {
       case "start":
         this.#points.armAtStart(order);
-        run = this.#run("run");
+        run = Promise.all((await this.#open()).map((end) => end()));
+        await this.#world.restartServer();
+        break;
+      case "damage":
+        await this.#damage();
+        this.#points.armAtStart(order);
         await this.#world.restartServer();
         break;
       case "stop":
@@ -195,7 +222,7 @@ class Scene {
         break;
       }
       default:
-        await this.#runUntil(trigger === "cancel" || trigger === "model" ? trigger : "run", what, isDone);
+        await this.#runUntil(kinds.find((kind) => kind === trigger) ?? "turn", what, isDone);
     }
     await reach(what, isDone, { timeoutMs: firedWithinMs, everyMs: 5 });
     await this.#revive();
@@ -209,7 +236,7 @@ class Scene {
   }
 
   /** Starts runs, one after the other, until the place was reached. */
-  async #runUntil(kind: keyof Scene["counts"], what: string, isDone: () => boolean): Promise<void> {
+  async #runUntil(kind: Kind, what: string, isDone: () => boolean): Promise<void> {
     const deadline = performance.now() + firedWithinMs;
     while (!isDone() && performance.now() < deadline) {
       const run = this.#run(kind);
@@ -227,18 +254,48 @@ class Scene {
   }
 
   /** One run from its start to its end. */
-  async #run(kind: keyof Scene["counts"]): Promise<void> {
+  async #run(kind: Kind): Promise<void> {
+    const end = await this.#begin(kind);
+    await end();
+  }
+
+  /** Runs that are stored and have not ended; each resolves at its end. */
+  async #open(): Promise<readonly (() => Promise<void>)[]> {
+    return [await this.#begin("run"), await this.#begin("turn")];
+  }
+
+  /** Begins a run; resolves when it is stored. */
+  async #begin(kind: Kind): Promise<() => Promise<void>> {
     const { cadre } = this.#world;
-    const workload = { run: short, cancel: slow, model: remote }[kind];
+    const workload = workloads[kind];
     const run = `${kind}-${this.counts[kind]}`;
     this.counts[kind] += 1;
     const id = await this.#world.start(workload, run);
-    if (kind === "cancel") {
-      await reach(`the tool of ${run}`, () => this.#world.ledger.records().some((record) => record.run === run));
-      await insist(() => workload.cancel(cadre, id));
+    return async () => {
+      if (kind === "cancel") {
+        await reach(`the tool of ${run}`, () => this.#world.ledger.records().some((record) => record.run === run));
+        await insist(() => workload.cancel(cadre, id));
+      }
+      const { state } = (await workload.history(cadre, id, AbortSignal.timeout(60_000))) ?? { state: "gone" };
+      if (state === "open") say(`${run} has not ended after a minute`);
+    };
+  }
+
+  /** Damages the journal of a run that is open, and leaves the server killed. */
+  async #damage(): Promise<void> {
+    this.#damaged += 1;
+    const run = `damaged-${this.#damaged}`;
+    const id = await this.#world.start(workloads.cancel, run);
+    await reach(`the tool of ${run}`, () => this.#world.ledger.records().some((record) => record.run === run));
+    await this.#world.server.kill();
+    const database = await connectToEmbedded(this.#world.server.dataDirectory);
+    try {
+      const stored = (await readStoredRuns(database, [id])).get(id);
+      if (stored === undefined) throw new InfrastructureError(`${run} is not stored`);
+      await changeByte(database, this.#random, stored);
+    } finally {
+      await database.end();
     }
-    const { state } = (await workload.history(cadre, id, AbortSignal.timeout(60_000))) ?? { state: "gone" };
-    if (state === "open") say(`${run} has not ended after a minute`);
   }
 
   /** The processes that own shards and can be told something: the server, or both orchestrators of the mesh. */

@@ -108,7 +108,7 @@ export async function startPostgresCutProxy(
 }
 
 function kindOf(statement: string): CommitKind | undefined {
-  if (/^select \* from append\(/.test(statement)) return "append";
+  if (statement.startsWith("select * from append(")) return "append";
   return /^commit\b/i.test(statement) ? "commit" : undefined;
 }
 

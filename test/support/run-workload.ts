@@ -9,25 +9,52 @@ import type { Workload } from "./workload.ts";
 export interface RunWorkloadOptions {
   /** How long each tool works, in milliseconds. */
   readonly stepMs: number;
-  /** The whole graph of twelve calls, or one call. Default `twelve`. */
-  readonly shape?: "twelve" | "one";
+  /** Default `twelve`. */
+  readonly shape?: keyof typeof shapes;
 }
 
-/** A sequence of steps; a number is a fan-out of so many. */
+/** Sequences of steps; a number is a fan-out of so many. */
 const shapes = {
-  // Twelve calls of tools: two by two and one by one, with two fan-outs of three.
+  /** Twelve calls, with two fan-outs of three. */
   twelve: [1, 1, 3, 1, 1, 3, 1, 1],
   one: [1],
 } as const satisfies Readonly<Record<string, readonly number[]>>;
 
+/** More than an entry holds, in bytes. */
+const largeBytes = 300 * 1024;
+
 /** Runs of a graph whose steps each call the ledger's tool. */
 export function runWorkload({ stepMs, shape = "twelve" }: RunWorkloadOptions): Workload {
   const widths = shapes[shape];
-  const graph = toGraph(widths, stepMs);
+  const steps = widths.flatMap((width, index) => namesOf(index, width));
+  return workloadOf(toGraph(widths, stepMs), steps, (run) => ({ run }));
+}
+
+/** Runs that wait for a time and for a child, and carry a value that is kept outside of the journal. */
+export function waitingWorkload({ stepMs }: Pick<RunWorkloadOptions, "stepMs">): Workload {
+  const record = (step: string): JsonObject => ({ run: { $ref: "input.run" }, step, ms: stepMs });
+  const child = {
+    name: "recorded-child",
+    steps: [{ name: "only", tool: { tool: "record", arguments: record("child") } }],
+  };
+  const steps: readonly JsonObject[] = [
+    { name: "pause", timer: { duration: "0.2s" } },
+    { name: "child", after: [{ step: "pause" }], childRun: { graph: child, input: { run: { $ref: "input.run" } } } },
+    {
+      name: "last",
+      after: [{ step: "child" }],
+      tool: { tool: "record", arguments: { ...record("last"), note: { $ref: "input.note" } } },
+    },
+  ];
+  const graph = fromJson(GraphSchema, { name: "waiting", steps: [...steps] });
+  return workloadOf(graph, ["child", "last"], (run) => ({ run, note: "n".repeat(largeBytes) }));
+}
+
+function workloadOf(graph: Graph, steps: readonly string[], inputOf: (run: string) => JsonObject): Workload {
   return {
-    steps: widths.flatMap((width, index) => namesOf(index, width)),
+    steps,
     async start(cadre, run) {
-      const { runId } = await cadre.runs.start({ graph, input: { run }, idempotencyKey: `run-of-${run}` });
+      const { runId } = await cadre.runs.start({ graph, input: inputOf(run), idempotencyKey: `run-of-${run}` });
       return runId;
     },
     async cancel(cadre, id) {

@@ -15,7 +15,6 @@ export const failpoints = {
   "run.list-running": "the runs of graphs are listed that go on in shards that came",
   "run.list-due": "runs are listed whose time to wake has come",
   "run.next-due": "the time is looked for at which the next run wakes",
-  "run.find-end": "how a child ended is read for its parent",
   "run.park": "a run whose journal is damaged is parked",
   "payload.keep": "a value that is too large for an entry is stored",
   "payload.load": "such a value is read",

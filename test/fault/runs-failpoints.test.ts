@@ -1,0 +1,26 @@
+import { expect, test } from "vitest";
+import type { Failpoint } from "../../services/runtime/failpoint/failpoint.ts";
+import { failpoints, placesOf } from "../faults/failpoints.ts";
+import type { FailpointAction } from "../support/failpoints.ts";
+
+// The small set of `npm run test:faults -- failpoints`: each place once in one
+// way, and the places around effects and commits in every way.
+
+/** Between what happened and the word that it did. */
+const decisive: readonly Failpoint[] = ["journal.append", "tool.execute", "call.begin", "call.end"];
+
+const cases: readonly (readonly [string, readonly Failpoint[], readonly FailpointAction[]])[] = [
+  ["each answer is lost once", placesOf("dev"), ["lose"]],
+  ["around effects and commits it dies or fails", decisive, ["exit", "exit-after", "throw"]],
+];
+
+test.each(cases)("%s: nothing is lost and nothing doubled", { timeout: 300_000 }, async (_, names, actions) => {
+  const { fired, verdicts } = await failpoints({ topology: "dev", names, actions, times: 1 });
+  expect(verdicts.flatMap(({ problems }) => problems)).toEqual([]);
+  const missed = names.flatMap((name) => actions.map((action) => `${name} ${action}`)).filter((one) => !fired.has(one));
+  expect(missed).toEqual([]);
+});
+
+test("there are at least twenty places", () => {
+  expect(placesOf("dev").length + placesOf("mesh").length).toBeGreaterThanOrEqual(20);
+});

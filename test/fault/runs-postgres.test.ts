@@ -1,0 +1,44 @@
+import { expect, test } from "vitest";
+import { lostCommits } from "../faults/lost-commits.ts";
+import { postgresCrashes } from "../faults/postgres-crashes.ts";
+import { syncs } from "../faults/syncs.ts";
+import { runWorkload } from "../support/run-workload.ts";
+
+// The small sets of `npm run test:faults -- postgres cuts syncs`.
+
+test("PostgreSQL crashes twice under short runs: nothing is lost or doubled", { timeout: 240_000 }, async () => {
+  const workload = runWorkload({ shape: "one", stepMs: 0 });
+  const { crashes, fewestAcked, verdict } = await postgresCrashes({ workload, runs: 400, crashes: 2 });
+  expect(verdict.problems).toEqual([]);
+  expect(crashes).toBe(2);
+  expect(fewestAcked).toBeGreaterThanOrEqual(200);
+});
+
+test("commits whose answers are lost with their connections are neither lost nor repeated", {
+  timeout: 180_000,
+}, async () => {
+  const workload = runWorkload({ stepMs: 10 });
+  const { cuts, verdict } = await lostCommits({ workload, runs: 20, cuts: { append: 20, commit: 10 } });
+  expect(verdict.problems).toEqual([]);
+  expect(cuts).toEqual({ append: 20, commit: 10 });
+});
+
+test("each entry is on disk before it is acknowledged", { timeout: 120_000 }, async () => {
+  const { entries, problems } = await syncs({ workload: runWorkload({ stepMs: 10 }), runs: 10 });
+  expect(problems).toEqual([]);
+  expect(entries).toBeGreaterThanOrEqual(100);
+});
+
+test("control: with asynchronous commits it is not, and that is seen", { timeout: 120_000 }, async () => {
+  const { problems } = await syncs({
+    workload: runWorkload({ stepMs: 10 }),
+    runs: 3,
+    prepare: async (database) => {
+      await database.query("alter database cadre set synchronous_commit = off");
+      await database.query(
+        "select pg_terminate_backend(pid) from pg_stat_activity where datname = 'cadre' and pid <> pg_backend_pid()",
+      );
+    },
+  });
+  expect(problems.join("\n")).toContain("not durable");
+});

@@ -1,0 +1,9 @@
+import { expect, test } from "vitest";
+import { failpoints, placesOf } from "./failpoints.ts";
+
+test("each place in one process, three times `lose`: nothing is lost and nothing doubled", async () => {
+  const names = placesOf("dev");
+  const { fired, verdicts } = await failpoints({ topology: "dev", names, actions: ["lose"], times: 3 });
+  expect(verdicts.flatMap(({ problems }) => problems)).toEqual([]);
+  for (const name of names) expect(fired.get(`${name} lose`), name).toBeGreaterThanOrEqual(3);
+});
