@@ -365,7 +365,7 @@ describe("what waits", () => {
     await world.command(runId, {
       request: { case: "decideApproval", value: { runId, step: "ok", approved: true, reason: "fine" } },
     });
-    expect(await world.ended(runId)).toMatchObject({ output: { value: { send: { text: "key" } } } });
+    expect(await world.ended(runId)).toMatchObject({ output: { value: { send: { text: principal.subject } } } });
 
     const refused = await world.run(graph);
     await world.entry(refused, "step.waiting");
@@ -499,7 +499,7 @@ describe("a parked run", () => {
       steps: [{ name: "go", signal: { signal: "go" } }, echo("a", "A", { after: [{ step: "go" }] })],
     });
     await world.entry(runId, "step.waiting");
-    revoked.add("key");
+    revoked.add(principal.subject);
     await world.command(runId, { request: { case: "signalRun", value: { runId, signal: "go" } } });
     await world.until(runId, (state) => state === 3);
     expect(world.calls).toEqual([]);

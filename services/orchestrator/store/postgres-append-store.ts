@@ -29,7 +29,7 @@ export class PostgresAppendStore implements AppendStore {
   async append(writer: bigint, batch: Batch): Promise<AppendOutcome> {
     const { newRuns, entries, heads, sessions, events, replies, answered } = batch;
     try {
-      const statement = sql<{ pos_before: bigint; relayed_before: bigint }>`select * from append(
+      const statement = sql<{ pos_before: bigint; relayed_before: bigint }>`/* prepared: append */ select * from append(
         ${writer}::bigint, ${batch.number}::bigint,
         ${batch.shards.map((owned) => owned.shard)}::smallint[], ${batch.shards.map((owned) => owned.epoch)}::bigint[],
         ${newRuns.map((run) => run.runId)}::uuid[], ${newRuns.map((run) => run.rootId)}::uuid[],
