@@ -39,6 +39,14 @@ const groups: readonly CommandGroup[] = [
     load: async (program) => (await import("./command/sessions.ts")).registerSessions(program),
   },
   {
+    commands: [["runs", "start, follow, list, change and verify durable runs"]],
+    load: async (program) => (await import("./command/runs.ts")).registerRuns(program),
+  },
+  {
+    commands: [["schedules", "start runs by the clock"]],
+    load: async (program) => (await import("./command/schedules.ts")).registerSchedules(program),
+  },
+  {
     commands: [["tools", "list, show, call and register tools"]],
     load: async (program) => (await import("./command/tools.ts")).registerTools(program),
   },

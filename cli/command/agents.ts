@@ -1,10 +1,12 @@
 import { type Agent, type Cadre, jsonOf } from "@cadre/sdk";
 import type { Command } from "commander";
+import { stringify } from "yaml";
 import { type ConnectionFlags, connect, withConnection } from "../connection.ts";
 import { readDefinition, toDefinition } from "../definition-file.ts";
 import { parseDurationMs } from "../duration.ts";
 import { exitCode } from "../exit-code.ts";
 import { CliError } from "../failure.ts";
+import { parseGraph } from "../graph/read-graph.ts";
 import { printFields, printJson, printLine, printTable, shorten } from "../output.ts";
 import { showDuration, showTime } from "../time.ts";
 
@@ -54,6 +56,7 @@ export function registerAgents(program: Command): void {
         ["duration", showDuration(definition?.limits?.maxDuration)],
         ["revision", `${agent.revision}, of ${showTime(agent.updatedAt)}`],
         ["digest", agent.digest],
+        ["graph", definition?.graph === undefined ? "none" : `${definition.graph.steps.length} steps`],
         ["instructions", definition?.instructions ?? ""],
       ]);
     });
@@ -72,10 +75,23 @@ Example of a file:
   instructions: |
     Be short.
   tools: [calculator, order_status]
-  limits: { max_tool_rounds: 8, max_tokens: 100000, max_duration: 5m }`,
+  limits: { max_tool_rounds: 8, max_tokens: 100000, max_duration: 5m }
+  graph:                  # what \`cadre runs start --agent helper\` does
+    name: helper
+    steps:
+      - name: look
+        tool: { tool: order_status, arguments: { order_id: { $ref: input.order_id } } }`,
     )
     .action(async ({ file, ...flags }: Flags & { readonly file: string }) => {
-      const fields = await readDefinition(file, ["name", "description", "model", "instructions", "tools", "limits"]);
+      const fields = await readDefinition(file, [
+        "name",
+        "description",
+        "model",
+        "instructions",
+        "tools",
+        "limits",
+        "graph",
+      ]);
       const limits = toDefinition(`${file}: limits`, fields.object("limits") ?? {}, [
         "max_tool_rounds",
         "max_tokens",
@@ -84,12 +100,14 @@ Example of a file:
       const maxToolRounds = limits.number("max_tool_rounds");
       const maxTokens = limits.number("max_tokens");
       const duration = limits.text("max_duration", "");
+      const graph = fields.object("graph");
       const agent = await (await connect(flags)).agents.register({
         name: fields.text("name"),
         description: fields.text("description", ""),
         model: fields.text("model"),
         instructions: fields.text("instructions", ""),
         tools: fields.texts("tools"),
+        ...(graph === undefined ? {} : { graph: parseGraph(`${file}: graph`, stringify(graph)) }),
         limits: {
           ...(maxToolRounds === undefined ? {} : { maxToolRounds }),
           ...(maxTokens === undefined ? {} : { maxTokens }),
