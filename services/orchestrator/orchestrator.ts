@@ -18,6 +18,7 @@ import { observeEngine } from "./app/engine-metrics.ts";
 import { CheckedGraphs } from "./app/graph/checked-graphs.ts";
 import type { ToolRunner } from "./app/ports.ts";
 import { createTurnMetrics } from "./app/turn-metrics.ts";
+import { Retention } from "./ledger/retention.ts";
 import type { ModelCatalog } from "./models/model.ts";
 import { agentHandlers } from "./rpc/agent-handlers.ts";
 import { ledgerHandlers } from "./rpc/ledger-handlers.ts";
@@ -36,6 +37,7 @@ import { PostgresAppendStore } from "./store/postgres-append-store.ts";
 import { PostgresRunReadStore } from "./store/postgres-run-read-store.ts";
 import { PostgresRunStore } from "./store/postgres-run-store.ts";
 import { PostgresSessionStore } from "./store/postgres-session-store.ts";
+import { PostgresReceiptStore } from "./store/receipt-store.ts";
 import { PostgresScheduleStore } from "./store/schedule-store.ts";
 import type { OrchestratorSchema } from "./store/schema.ts";
 
@@ -73,6 +75,8 @@ export interface OrchestratorOptions {
 export interface Orchestrator {
   readonly implementations: readonly Implementation[];
   readonly engine: Engine;
+  /** Starts and stops with the engine. */
+  readonly retention: Pick<Retention, "sweep">;
 }
 
 /** Puts the orchestrator together over a database. Start and stop its engine. */
@@ -102,7 +106,6 @@ export function createOrchestrator(options: OrchestratorOptions): Orchestrator {
         listRunning: "run.list-running",
         listDue: "run.list-due",
         nextDue: "run.next-due",
-        findEnd: "run.find-end",
         parkDamaged: "run.park",
       }),
       payloads,
@@ -141,8 +144,11 @@ export function createOrchestrator(options: OrchestratorOptions): Orchestrator {
     pages,
     ...(options.keepaliveMs === undefined ? {} : { keepaliveMs: options.keepaliveMs }),
   };
+  const receipts = new PostgresReceiptStore(database);
   const runDeps = {
     ...sessionDeps,
+    database: database.engine,
+    receipts,
     runs: new PostgresRunReadStore(database),
     payloads,
     graphs: new CheckedGraphs(),
@@ -165,8 +171,18 @@ export function createOrchestrator(options: OrchestratorOptions): Orchestrator {
       log: log.child({ component: "schedules" }),
     }),
   );
+  const retention = new Retention({
+    engine: database.engine,
+    receipts,
+    payloads,
+    limits,
+    owning: () => engine.owning,
+    log: log.child({ component: "retention" }),
+  });
+  engine.accompany(retention);
   return {
     engine,
+    retention,
     implementations: [
       implement(AgentService, agentHandlers({ ...agentDeps, graphs: runDeps.graphs, pages })),
       implement(SessionService, sessionHandlers(sessionDeps)),

@@ -75,6 +75,17 @@ export class FakeTools {
     return this;
   }
 
+  /** Changes a tool's definition, as registering it anew does. */
+  redefine(name: string, description: string): void {
+    const tool = this.#tools.get(name);
+    if (tool?.definition === undefined) throw new Error(`no tool ${name}`);
+    const digest = `sha256:${createHash("sha256").update(description).digest("hex")}`;
+    this.#tools.set(
+      name,
+      create(PinnedToolSchema, { ...tool, digest, definition: { ...tool.definition, description } }),
+    );
+  }
+
   readonly handlers: ServiceImpl<typeof ToolExecutionService> = {
     resolveTools: ({ names }) => {
       const wanted = names.includes("*") ? [...this.#tools.keys()] : names;

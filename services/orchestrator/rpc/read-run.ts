@@ -9,14 +9,16 @@ import { damaged } from "../domain/run.ts";
 import { fromPayload } from "../store/graph-entry-codec.ts";
 import type { Payloads } from "../store/payloads.ts";
 import { toValue } from "../store/proto-values.ts";
+import type { ReceiptStore } from "../store/receipt-store.ts";
 import type { RunReadStore, StoredEntry } from "../store/run-read-store.ts";
-import { RunView, toDamagedRun } from "./run-view.ts";
+import { RunView, toDamagedRun, toPrunedRun } from "./run-view.ts";
 
 /** How many entries are read at once. */
 const pageSize = 1_000;
 
 export interface ReadRunDeps {
   readonly runs: RunReadStore;
+  readonly receipts: Pick<ReceiptStore, "find">;
   readonly payloads: Pick<Payloads, "load">;
   readonly log: Logger;
 }
@@ -30,7 +32,11 @@ export interface ReadRunDeps {
  */
 export async function readRun(deps: ReadRunDeps, orgId: string, runId: string): Promise<Run> {
   const first = await deps.runs.readEntries(orgId, runId, 0, pageSize);
-  if (first === undefined) throw runNotFound();
+  if (first === undefined) {
+    const receipt = await deps.receipts.find(orgId, runId);
+    if (receipt === undefined) throw runNotFound();
+    return toPrunedRun(receipt);
+  }
   const { run } = first;
   const view = new RunView(run);
   let chain: Uint8Array = emptyChain;

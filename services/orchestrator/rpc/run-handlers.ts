@@ -4,8 +4,8 @@ import { AuditDecision, AuditEventSchema } from "@cadre/gen/cadre/credentials/v1
 import { type CommandReply, CommandSchema } from "@cadre/gen/cadre/orchestrator/journal/v1/command_pb";
 import { RunErrorSchema } from "@cadre/gen/cadre/orchestrator/v1/run_event_pb";
 import {
-  BatchAction as ProtoBatchAction,
   BatchRunsResponseSchema,
+  BatchAction as ProtoBatchAction,
   type Run,
   RunService,
 } from "@cadre/gen/cadre/orchestrator/v1/run_pb";
@@ -21,6 +21,7 @@ import { type BatchAction, batchRuns } from "../app/batch-runs.ts";
 import type { Engine } from "../app/engine.ts";
 import { followRun } from "../app/follow-run.ts";
 import { assertValue, type StartRunDeps, startRun } from "../app/graph/start-run.ts";
+import { deleteRun, type PruneDeps } from "../ledger/prune-run.ts";
 import { hasEnded } from "../store/append-store.ts";
 import { fromProtoValue } from "../store/proto-values.ts";
 import type { RunRow } from "../store/run-read-store.ts";
@@ -31,6 +32,8 @@ import { toListedRun } from "./run-view.ts";
 import { watchRun } from "./watch-run.ts";
 
 export interface RunHandlerDeps extends StartRunDeps, ReadRunDeps {
+  readonly database: PruneDeps["engine"];
+  readonly receipts: PruneDeps["receipts"];
   readonly engine: Pick<Engine, "startRun" | "dispatch" | "feed" | "stopping" | "whenEnded">;
   readonly payloads: StartRunDeps["payloads"] & ReadRunDeps["payloads"];
   readonly pages: PageTokens;
@@ -119,7 +122,7 @@ export function runHandlers(deps: RunHandlerDeps): RunHandlers {
   async function remove(context: HandlerContext, row: RunRow): Promise<void> {
     assertOwnRun(row);
     if (!hasEnded(row.state)) throw new AppError("RUN_OPEN", "the run has not ended");
-    await dispatch(deps, context, row, { case: "deleteRun", value: { runId: fromUuid("run", row.runId) } });
+    await deleteRun({ engine: deps.database, receipts: deps.receipts }, row.runId, context.signal);
   }
 
   return {

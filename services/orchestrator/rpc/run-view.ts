@@ -32,6 +32,7 @@ import { fromUuid } from "../../runtime/ids/id.ts";
 import { stepId } from "../domain/step-id.ts";
 import { runState } from "../store/append-store.ts";
 import { toValue } from "../store/proto-values.ts";
+import type { RunReceipt } from "../store/receipt-store.ts";
 import type { RunRow } from "../store/run-read-store.ts";
 import { acceptedOf, answerOutput, definitionDigest, modelOutput, outputForm, toRunError } from "./run-events.ts";
 
@@ -63,6 +64,21 @@ export function toDamagedRun(row: RunRow, message: string): Run {
   const run = toListedRun(row);
   run.parked ??= create(RunParkedSchema, { reason: Reason.DATA_LOSS, message });
   return run;
+}
+
+/** A run of which only its receipt is left. */
+export function toPrunedRun(receipt: RunReceipt): Run {
+  return create(RunSchema, {
+    runId: fromUuid("run", receipt.runId),
+    name: receipt.name,
+    state: receipt.state as number as RunState,
+    lastSeq: BigInt(receipt.entries),
+    ledgerHead: Buffer.from(receipt.ledgerHead).toString("hex"),
+    pins: receipt.pins,
+    createdAt: timestampFromMs(receipt.createdAtMs),
+    endedAt: timestampFromMs(receipt.endedAtMs),
+    pruned: true,
+  });
 }
 
 /** Why a run is parked, as its row says it. */

@@ -17,7 +17,7 @@ export const migration: Migration = {
     for (const statement of [...functions, ...rights]) await sql.raw(statement).execute(db);
   },
   down: async (db) => {
-    await sql.raw(`drop function store_snapshot, prune_root`).execute(db);
+    await sql.raw(`drop function store_snapshot, prune_run`).execute(db);
     await sql.raw(`drop index run_prunable, run_open_by_schedule`).execute(db);
     for (const table of ["schedule", "run_receipt", "blob", "snapshot"]) {
       await sql.raw(`drop table ${table}`).execute(db);
@@ -102,35 +102,39 @@ const functions: readonly string[] = [
         where snapshot.seq < excluded.seq or snapshot.version <> excluded.version;
     return found;
   end $$`,
-  // Removes a root run that ended, with its children, and leaves receipts of those that `p_run` names. Null while
-  // something of it is open or waits for the relay, else how many entries are left: call again until there are none.
-  `create function prune_root(w bigint, root uuid, p_run uuid[], p_pins bytea[], portion int) returns int
+  // Removes a run that ended with all below it, in portions, and leaves receipts of those that `p_run` names. Null
+  // while something under its root is open, waits for the relay, or is being removed; else how many entries are left:
+  // call again until there are none.
+  `create function prune_run(victim uuid, p_run uuid[], p_pins bytea[], portion int) returns int
   language plpgsql security definer set search_path from current as $$
-  declare n int;
+  declare root uuid; gone uuid[]; n int;
   begin
-    perform 1 from run u join shard o on o.shard = u.shard join writer l on l.writer = o.writer
-      where u.run_id = root and u.root_id = root and u.session_id is null
-        and l.writer = w and not l.fenced and l.lease_until > clock_timestamp();
+    select root_id into root from run where run_id = victim and session_id is null;
     if not found then return null; end if;
-    perform 1 from run where root_id = root and not ended;
+    perform 1 from run where run_id = root for update skip locked;
+    if not found then return null; end if;
+    perform 1 from run where (run_id = root or root_id = root) and not ended;
     if found then return null; end if;
-    perform 1 from run u join entry e on e.run_id = u.run_id join writer l on l.writer = e.writer
-      where u.root_id = root and e.pos > l.relayed;
+    with recursive below as (
+      select run_id from run where run_id = victim
+      union all
+      select c.run_id from run c join below b on c.parent_run_id = b.run_id where c.root_id = root and c.run_id <> root
+    ) select array_agg(run_id) into gone from below;
+    perform 1 from entry e join writer l on l.writer = e.writer where e.run_id = any(gone) and e.pos > l.relayed;
     if found then return null; end if;
     insert into run_receipt (run_id, org_id, name, state, entries, ledger_head, pins, created_at, ended_at)
       select u.run_id, u.org_id, u.name, u.state, u.head, u.chain, x.p, u.created_at, coalesce(u.ended_at, clock_timestamp())
-      from unnest(p_run, p_pins) x(r, p) join run u on u.run_id = x.r and u.root_id = root
+      from unnest(p_run, p_pins) x(r, p) join run u on u.run_id = x.r and u.run_id = any(gone)
       on conflict do nothing;
     delete from entry where (run_id, seq) in (
-      select e.run_id, e.seq from entry e join run u on u.run_id = e.run_id
-      where u.root_id = root order by e.run_id, e.seq desc limit portion);
+      select run_id, seq from entry where run_id = any(gone) order by run_id, seq desc limit portion);
     get diagnostics n = row_count;
     if n < portion then
-      delete from snapshot where run_id in (select run_id from run where root_id = root);
-      delete from run where root_id = root;
+      delete from snapshot where run_id = any(gone);
+      delete from run where run_id = any(gone);
       return 0;
     end if;
-    return (select count(*) from entry e join run u on u.run_id = e.run_id where u.root_id = root);
+    return (select count(*) from entry where run_id = any(gone));
   end $$`,
 ];
 
@@ -139,7 +143,7 @@ const rights: readonly string[] = [
   // Receipts are removed when they are old.
   `grant delete on run_receipt to cadre_orchestrator_engine`,
   `revoke all on blob from cadre_orchestrator_app`,
-  ...["store_snapshot", "prune_root"].flatMap((name) => [
+  ...["store_snapshot", "prune_run"].flatMap((name) => [
     `revoke execute on function ${name} from public`,
     `grant execute on function ${name} to cadre_orchestrator_engine`,
   ]),
