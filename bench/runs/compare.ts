@@ -42,20 +42,24 @@ export async function compare(
   }
 }
 
-/** Starts a contestant, and stops it whatever comes, also when this process is told to end. */
+/** Starts a contestant, and stops it whatever comes, also when this process is told to end while it starts. */
 export async function withStarted<Started extends StartedContestant, Result>(
   contestant: { start(): Promise<Started> },
   use: (started: Started) => Promise<Result>,
 ): Promise<Result> {
-  const started = await contestant.start();
+  const starting = contestant.start();
   const onSignal = (): void => {
-    void started.stop().finally(() => process.exit(130));
+    void starting.then((started) => started.stop()).finally(() => process.exit(130));
   };
   process.once("SIGINT", onSignal).once("SIGTERM", onSignal);
   try {
-    return await use(started);
+    const started = await starting;
+    try {
+      return await use(started);
+    } finally {
+      await started.stop();
+    }
   } finally {
     process.off("SIGINT", onSignal).off("SIGTERM", onSignal);
-    await started.stop();
   }
 }
