@@ -1,5 +1,14 @@
-import { type Cadre, type JsonValue, jsonOf, type RunHandle, runStateName, valueOf } from "@cadre/sdk";
-import type { Command } from "commander";
+import {
+  type Cadre,
+  type JsonValue,
+  jsonOf,
+  type RunEvent,
+  type RunHandle,
+  RunState,
+  runStateName,
+  valueOf,
+} from "@cadre/sdk";
+import { type Command, Option } from "commander";
 import { type ConnectionFlags, connect, withConnection } from "../connection.ts";
 import { parseDurationMs } from "../duration.ts";
 import { exitCode } from "../exit-code.ts";
@@ -21,6 +30,11 @@ interface StartFlags extends Flags {
   readonly maxSteps?: string;
   readonly maxDuration?: string;
   readonly key?: string;
+}
+
+interface WatchFlags extends Flags {
+  readonly afterSeq: string;
+  readonly until: "ended" | "waiting";
 }
 
 /** Adds `cadre runs start` and `watch`. */
@@ -66,14 +80,23 @@ Example of a graph:
     .description("Follows a run until it has ended, over restarts of the server.")
     .argument("<run>", "run_…")
     .option("--after-seq <number>", "begin after this event", "0")
+    .addOption(
+      new Option("--until <when>", "leave when it has ended, or as soon as all that is left of it waits")
+        .choices(["ended", "waiting"])
+        .default("ended"),
+    )
     .option("--json", "print each event as JSON on a line")
-    .action(async (runId: string, flags: Flags & { readonly afterSeq: string }) => {
+    .action(async (runId: string, flags: WatchFlags) => {
       if (!/^\d{1,19}$/.test(flags.afterSeq)) {
         throw new CliError(exitCode.usage, "--after-seq must be the number of an event");
       }
       const run = await (await connect(flags)).runs.get(runId);
       const shown = flags.json === true ? "events" : "progress";
-      process.exitCode = await follow(run, { shown, afterSeq: BigInt(flags.afterSeq) });
+      process.exitCode = await follow(run, {
+        shown,
+        afterSeq: BigInt(flags.afterSeq),
+        untilWaiting: flags.until === "waiting",
+      });
     });
 }
 
@@ -101,12 +124,17 @@ async function start(cadre: Cadre, flags: StartFlags): Promise<RunHandle> {
   });
 }
 
+/** Behind which all that is left of a run may wait. */
+const changesState: ReadonlySet<RunEvent["body"]["case"]> = new Set(["stepWaiting", "approvalRequested", "stepEnded"]);
+
 interface FollowOptions {
   /** `progress` for people, and the output at the end; `events` as lines of JSON; `output`: the run as JSON, at the end. */
   readonly shown: "progress" | "events" | "output";
   readonly afterSeq?: bigint;
   /** Whether a parked run is not waited for. */
   readonly untilParked?: boolean;
+  /** Whether nothing is waited for but what goes on by itself; not for timers either. */
+  readonly untilWaiting?: boolean;
 }
 
 /**
@@ -114,7 +142,7 @@ interface FollowOptions {
  * Ctrl-C leaves it running and is no failure.
  */
 async function follow(run: RunHandle, options: FollowOptions): Promise<number> {
-  const { shown, afterSeq = 0n, untilParked = false } = options;
+  const { shown, afterSeq = 0n, untilParked = false, untilWaiting = false } = options;
   const { runId } = run;
   const view = createRunView(process.stderr);
   const leaving = new AbortController();
@@ -131,6 +159,10 @@ async function follow(run: RunHandle, options: FollowOptions): Promise<number> {
       if (shown === "events") printJson(jsonOf(event));
       else if (shown === "progress") view.show(event);
       if (untilParked && event.body.case === "runParked") break;
+      if (untilWaiting && changesState.has(event.body.case)) {
+        const { state } = await run.refresh({ signal: leaving.signal });
+        if (state === RunState.WAITING) return exitCode.done;
+      }
     }
     const ended = await run.refresh({ signal: leaving.signal });
     if (shown === "output") printJson(jsonOf(ended));
