@@ -19,7 +19,7 @@ const maxFileBytes = 32 * 1024 * 1024;
  * The process's log. In production JSON lines on standard output; embedded,
  * where a person looks at the terminal, JSON lines in
  * `<data>/logs/<name>.log` (the last 32 to 64 MiB are kept) and warnings on
- * standard error. `flush` writes what is pending, at the end of the process.
+ * standard error, as long as that can be written to. `flush` writes what is pending, at the end of the process.
  */
 export function createLog(options: LogOptions): { log: Logger; flush: () => void } {
   const settings: pino.LoggerOptions = {
@@ -43,11 +43,19 @@ export function createLog(options: LogOptions): { log: Logger; flush: () => void
   setInterval(() => {
     if (rotate(file)) destination.reopen();
   }, 60_000).unref();
+  // Whoever read standard error may go: that is no fault of this process, and to log it there would fail again, for ever.
+  let isRead = true;
+  process.stderr.on("error", () => {
+    isRead = false;
+  });
+  const toTerminal = (line: string): void => {
+    if (isRead) process.stderr.write(toText(line));
+  };
   const log = pino(
     settings,
     pino.multistream([
       { level: options.level, stream: destination },
-      { level: "warn", stream: { write: (line: string) => process.stderr.write(toText(line)) } },
+      { level: "warn", stream: { write: toTerminal } },
     ]),
   );
   return { log, flush: () => destination.flushSync() };
