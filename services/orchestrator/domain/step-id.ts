@@ -8,12 +8,20 @@ import { fromUuid, toUuid } from "../../runtime/ids/id.ts";
  * @param place what it names within the run, for example `model:1`
  */
 function derivedUuid(runId: string, place: string): string {
-  const run = Buffer.from(toUuid("run", runId).replaceAll("-", ""), "hex");
+  const run = bytesOf(runId);
   const bytes = createHash("sha256").update(run).update(place).digest().subarray(0, 16);
   run.copy(bytes, 0, 0, 6);
   bytes[6] = 0x70 | ((bytes[6] ?? 0) & 0x0f);
   bytes[8] = 0x80 | ((bytes[8] ?? 0) & 0x3f);
   return bytes.toString("hex");
+}
+
+let last: { readonly runId: string; readonly bytes: Buffer } | undefined;
+
+/** The bytes of a run's UUID; those of the run asked for last are kept, as a run's ids are asked for in a row. */
+function bytesOf(runId: string): Buffer {
+  if (last?.runId !== runId) last = { runId, bytes: Buffer.from(toUuid("run", runId).replaceAll("-", ""), "hex") };
+  return last.bytes;
 }
 
 /**

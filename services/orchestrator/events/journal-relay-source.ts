@@ -8,6 +8,8 @@
  *    by the live writer with the lowest number; the others wait for it. So what
  *    a new owner says of a session never overtakes what the old one said.
  */
+import { fromBinary } from "@bufbuild/protobuf";
+import { EntryOriginSchema } from "@cadre/gen/cadre/orchestrator/journal/v1/entry_pb";
 import { sql } from "kysely";
 import type { EventCodec } from "../../runtime/bus/envelope.ts";
 import type { BusEvent } from "../../runtime/bus/event-bus.ts";
@@ -39,6 +41,7 @@ interface Row {
   readonly run_id: string;
   readonly org_id: string;
   readonly seq: number;
+  readonly kind: number;
   readonly body: Buffer;
   readonly accepted: Buffer;
 }
@@ -75,7 +78,7 @@ export function createJournalRelaySource(options: JournalRelaySourceOptions): Re
             when ${own}::bigint = (select min(writer) from writer where not fenced) then (select writer from behind)
           end
         )
-        select c.writer, c.upto, c.last, e.pos, e.run_id, e.org_id, e.seq, e.body, a.body as accepted
+        select c.writer, c.upto, c.last, e.pos, e.run_id, e.org_id, e.seq, e.kind, e.body, a.body as accepted
         from chosen c
         left join entry e on e.writer = c.writer and e.pos > c.relayed and e.pos <= c.upto
           and e.kind = any(${factKinds}::smallint[])
@@ -118,21 +121,22 @@ export function createJournalRelaySource(options: JournalRelaySourceOptions): Re
 }
 
 async function toEvents(row: Row, codec: EventCodec): Promise<readonly BusEvent[]> {
-  const accepted = decodeEntry(row.accepted).body;
-  if (accepted.type !== "run.accepted" && accepted.type !== "graph.accepted") {
-    throw damaged("does not begin with its acceptance");
-  }
+  const { runAccepted: origin } = fromBinary(EntryOriginSchema, row.accepted, { readUnknownFields: false });
+  if (origin === undefined) throw damaged("does not begin with its acceptance");
+  const runId = fromUuid("run", row.run_id);
+  // The acceptance of a run of a graph is large, and states nothing.
+  if (row.kind === entryKind["graph.accepted"] && origin.sessionId === "") return [];
   const journaled = {
     orgId: fromUuid("org", row.org_id),
-    runId: fromUuid("run", row.run_id),
+    runId,
     seq: row.seq,
     entry: decodeEntry(row.body),
-    accepted,
+    origin,
   };
   const turn = toTurnChanged(journaled);
   const run = toRunChanged(journaled);
   return [
-    ...(turn === undefined ? [] : [await codec.encode(conversationTurns, turn, accepted.traceparent)]),
-    ...(run === undefined ? [] : [await codec.encode(agentRuns, run, accepted.traceparent)]),
+    ...(turn === undefined ? [] : [await codec.encode(conversationTurns, turn, origin.traceparent)]),
+    ...(run === undefined ? [] : [await codec.encode(agentRuns, run, origin.traceparent)]),
   ];
 }

@@ -8,7 +8,7 @@ import { runFactId } from "../domain/step-id.ts";
 import type { JournaledEntry } from "./turn-facts.ts";
 
 /** The fact that an entry states about its run; undefined for an entry that is of no concern to others. */
-export function toRunChanged({ orgId, runId, seq, entry, accepted }: JournaledEntry): RunChanged | undefined {
+export function toRunChanged({ orgId, runId, seq, entry, origin }: JournaledEntry): RunChanged | undefined {
   const change = changeOf(entry);
   if (change === undefined) return undefined;
   return create(RunChangedSchema, {
@@ -17,8 +17,8 @@ export function toRunChanged({ orgId, runId, seq, entry, accepted }: JournaledEn
       seq: BigInt(seq),
       at: timestampFromMs(entry.atMs),
       orgId,
-      traceId: accepted.traceparent.split("-")[1] ?? "",
-      requestId: accepted.requestId,
+      traceId: origin.traceparent.split("-")[1] ?? "",
+      requestId: origin.requestId,
     },
     runId,
     change: change.change,

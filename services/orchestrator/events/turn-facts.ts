@@ -2,8 +2,17 @@ import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { TurnChange, type TurnChanged, TurnChangedSchema } from "@cadre/gen/cadre/events/v1/turn_pb";
 import { reasonNumber } from "../../runtime/errors/failure.ts";
-import type { Entry, GraphAccepted, RunAccepted } from "../domain/entry.ts";
+import type { Entry } from "../domain/entry.ts";
 import { factId } from "../domain/step-id.ts";
+
+/** Where a run came from. */
+export interface RunOrigin {
+  /** Empty for a run that is no turn. */
+  readonly sessionId: string;
+  readonly requestId: string;
+  /** Empty if there is none. */
+  readonly traceparent: string;
+}
 
 /** An entry with what its fact says beside it. */
 export interface JournaledEntry {
@@ -12,24 +21,23 @@ export interface JournaledEntry {
   /** Its number in the run's journal. */
   readonly seq: number;
   readonly entry: Entry;
-  /** The first entry of the same run. */
-  readonly accepted: RunAccepted | GraphAccepted;
+  readonly origin: RunOrigin;
 }
 
 /** The fact that an entry states about its turn; undefined for an entry that is of no concern to others. */
-export function toTurnChanged({ orgId, runId, seq, entry, accepted }: JournaledEntry): TurnChanged | undefined {
+export function toTurnChanged({ orgId, runId, seq, entry, origin }: JournaledEntry): TurnChanged | undefined {
   const change = changeOf(entry);
-  if (change === undefined || accepted.type !== "run.accepted") return undefined;
+  if (change === undefined || origin.sessionId === "") return undefined;
   return create(TurnChangedSchema, {
     metadata: {
       eventId: factId(runId, seq),
       seq: BigInt(change.seq),
       at: timestampFromMs(entry.atMs),
       orgId,
-      traceId: accepted.traceparent.split("-")[1] ?? "",
-      requestId: accepted.requestId,
+      traceId: origin.traceparent.split("-")[1] ?? "",
+      requestId: origin.requestId,
     },
-    sessionId: accepted.sessionId,
+    sessionId: origin.sessionId,
     turnId: runId,
     change: change.change,
     ...(change.reason === undefined ? {} : { reason: change.reason }),

@@ -187,6 +187,61 @@ export declare type Entry = Message<"cadre.orchestrator.journal.v1.Entry"> & {
 export declare const EntrySchema: GenMessage<Entry>;
 
 /**
+ * The first entry of a run, read for where it came from alone: the same bytes
+ * as an Entry, of which the rest is passed over.
+ *
+ * @generated from message cadre.orchestrator.journal.v1.EntryOrigin
+ */
+export declare type EntryOrigin = Message<"cadre.orchestrator.journal.v1.EntryOrigin"> & {
+  /**
+   * The run was accepted.
+   *
+   * @generated from field: cadre.orchestrator.journal.v1.RunOrigin run_accepted = 10;
+   */
+  runAccepted?: RunOrigin | undefined;
+};
+
+/**
+ * Describes the message cadre.orchestrator.journal.v1.EntryOrigin.
+ * Use `create(EntryOriginSchema)` to create a new message.
+ */
+export declare const EntryOriginSchema: GenMessage<EntryOrigin>;
+
+/**
+ * Where a run came from: the fields of RunAccepted with these numbers.
+ *
+ * @generated from message cadre.orchestrator.journal.v1.RunOrigin
+ */
+export declare type RunOrigin = Message<"cadre.orchestrator.journal.v1.RunOrigin"> & {
+  /**
+   * The session that the run is a turn of; empty if it is none.
+   *
+   * @generated from field: string session_id = 1;
+   */
+  sessionId: string;
+
+  /**
+   * The request that sent it.
+   *
+   * @generated from field: string request_id = 3;
+   */
+  requestId: string;
+
+  /**
+   * The trace to go on with; empty if there is none.
+   *
+   * @generated from field: string traceparent = 4;
+   */
+  traceparent: string;
+};
+
+/**
+ * Describes the message cadre.orchestrator.journal.v1.RunOrigin.
+ * Use `create(RunOriginSchema)` to create a new message.
+ */
+export declare const RunOriginSchema: GenMessage<RunOrigin>;
+
+/**
  * The run was accepted.
  *
  * @generated from message cadre.orchestrator.journal.v1.RunAccepted
