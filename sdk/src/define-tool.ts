@@ -69,8 +69,12 @@ export interface UntypedToolOptions extends ToolOptions {
   readonly handler: (args: JsonObject, context: ToolCallContext) => unknown;
 }
 
-/** A tool that can be registered and served; `defineTool` makes it. */
-export interface DefinedTool {
+declare const toolTypes: unique symbol;
+
+/** A tool that can be registered and served; `defineTool` makes it. It knows the types of its arguments and result. */
+export interface DefinedTool<out Args = unknown, out Result = unknown> {
+  /** Never there; carries the types. */
+  readonly [toolTypes]?: { readonly args: Args; readonly result: Result };
   readonly name: string;
   /** How long a call may take, in milliseconds. */
   readonly timeoutMs: number;
@@ -136,7 +140,7 @@ const sideEffectsNumber = {
  */
 export function defineTool<Input extends StandardSchema, Output extends StandardSchema = StandardSchema>(
   options: TypedToolOptions<Input, Output>,
-): DefinedTool;
+): DefinedTool<InferInput<Input>, InferOutput<Output>>;
 /** Defines a tool by JSON Schemas. The handler gets the arguments as JSON, checked by the server. */
 export function defineTool(options: UntypedToolOptions): DefinedTool;
 export function defineTool(

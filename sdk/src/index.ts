@@ -65,6 +65,31 @@ export {
   type CadreViolation,
   reasonName,
 } from "./error.ts";
+export {
+  type GraphBuilder,
+  type GraphOptions,
+  graph,
+  type ItemTask,
+  type ItemTasks,
+} from "./graph/graph.ts";
+export type { Reference, ReferenceTo, Resolved, Template } from "./graph/reference.ts";
+export type {
+  After,
+  AgentTaskOptions,
+  ApprovalOutput,
+  ApprovalTaskOptions,
+  ChildRunTaskOptions,
+  GraphRetry,
+  ItemContext,
+  ModelTaskOptions,
+  SignalTaskOptions,
+  StepContext,
+  StepOptions,
+  TimerTaskOptions,
+  ToolOrName,
+  ToolTaskOptions,
+  WorkOptions,
+} from "./graph/step-options.ts";
 export { type JsonObject, type JsonValue, jsonOf, valueOf } from "./json.ts";
 export type { IssuedKey, IssueKeyOptions, Keys, TokenReference } from "./key.ts";
 export type { Limits } from "./limit.ts";
