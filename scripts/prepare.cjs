@@ -19,6 +19,7 @@ const stamp = path.join(root, "node_modules", ".cadre-installed");
 const systemPrograms = [
   { program: "chromium", paths: ["/usr/bin/chromium"], debian: "chromium" },
   { program: "bwrap", paths: ["/usr/bin/bwrap"], debian: "bubblewrap" },
+  { program: "strace", paths: ["/usr/bin/strace", "/bin/strace"], debian: "strace" },
 ];
 
 function fail(message) {

@@ -35,6 +35,7 @@ test("control: when nobody looks at the hashes, changed bytes go unnoticed", { t
     sound: 1,
     entries: 6,
     settings: mutatedEnvironment(edits, log),
+    isControl: true,
   });
   assertMutated(edits, log);
   expect(found.byte.detected).toBeLessThan(found.byte.damaged);

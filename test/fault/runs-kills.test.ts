@@ -35,7 +35,15 @@ test("control: when each attempt has a key of its own, the same kills double eff
   const log = join(directory, "mutations");
   const edits = mutations["a key for each attempt"];
   const settings = mutatedEnvironment(edits, log);
-  const verdict = await kills({ topology: "dev", workload, kills: 4, runs: 12, workerKillsInTen: 0, settings });
+  const verdict = await kills({
+    topology: "dev",
+    workload,
+    kills: 4,
+    runs: 12,
+    workerKillsInTen: 0,
+    settings,
+    isControl: true,
+  });
   assertMutated(edits, log);
   expect(verdict.doubled).toBeGreaterThan(0);
   expect(verdict.problems.join("\n")).toContain("happened 2 times");

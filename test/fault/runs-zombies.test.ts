@@ -30,7 +30,7 @@ test("control: without the fence it goes on writing", { timeout: 180_000 }, asyn
     leaseMs,
     settings: mutatedEnvironment(edits, log),
     prepare: (database) => mutateFunction(database, functionMutations["no fence in append"]),
-    returns: false,
+    isControl: true,
   });
   assertMutated(edits, log);
   expect(accepted).toBeGreaterThan(0);

@@ -37,6 +37,8 @@ export interface DamageOptions {
   /** Entries that every run has before it is damaged. */
   readonly entries: number;
   readonly settings?: Readonly<Record<string, string>>;
+  /** A control is to overlook damage, so that is no evidence to keep. */
+  readonly isControl?: boolean;
 }
 
 /** What became of one kind of damage. */
@@ -135,7 +137,8 @@ export async function damage(options: DamageOptions): Promise<DamageResult> {
     if (missed.length > 0) say(`  ${kind} unnoticed: ${missed.slice(0, 5).join(", ")}`);
   }
   say(describeVerdict(verdict));
-  keep = verdict.problems.length > 0 || detected.size < ids.size || executed.length > 0;
+  const isBroken = verdict.problems.length > 0 || detected.size < ids.size || executed.length > 0;
+  keep = isBroken && options.isControl !== true;
   return { found, executed, verdict };
 }
 

@@ -14,6 +14,8 @@ export interface KillsOptions {
   readonly workerKillsInTen?: number;
   /** Settings and environment of the server. */
   readonly settings?: Readonly<Record<string, string>>;
+  /** A control is to find problems, so they are no evidence to keep. */
+  readonly isControl?: boolean;
 }
 
 /** Work between two kills, in milliseconds. */
@@ -67,7 +69,7 @@ export async function kills(options: KillsOptions): Promise<Verdict> {
     const verdict = await world.judge(workload, { floor: options.runs });
     say(`${options.kills} kills in ${Math.round((performance.now() - startedMs) / 1_000)} s`);
     say(describeVerdict(verdict));
-    keep = verdict.problems.length > 0;
+    keep = verdict.problems.length > 0 && options.isControl !== true;
     return verdict;
   } finally {
     await world.dispose(keep);

@@ -71,13 +71,15 @@ test("logs in which nothing is wrong pass, repetitions of a step in flight inclu
     ledger: [...evidence.ledger, call("a", "one", 25, { attempt: 2 }), effect("a", "one", 26, { applied: false })],
     client: [...evidence.client, said("c", "attempted"), said("c", "refused")],
     faults: [
-      { atMs: 12, what: "killed" },
-      { atMs: 200, what: "killed" },
+      { atMs: 12, what: "server 1", isQuiet: true },
+      { atMs: 45, what: "worker 2" },
+      { atMs: 200, what: "server 3" },
     ],
   });
-  expect(verdict).toMatchObject({ attempted: 3, acked: 2, succeeded: 2, retried: 1, inFlight: 1, problems: [] });
-  // The step was called again 13 ms after the fault.
-  expect(verdict.longestResumeMs).toBe(13);
+  expect(verdict).toMatchObject({ attempted: 3, acked: 2, succeeded: 2, retried: 1, inFlight: 2, problems: [] });
+  // One step was called again 13 ms after the first fault, the other one ended 18 ms after it.
+  expect(verdict.longestResumeMs).toEqual({ server: 13, worker: 15 });
+  expect(verdict.longestFullResumeMs).toEqual({ server: 18 });
 });
 
 test("a run whose answer was lost and that is there is recovered, not unexpected", () => {

@@ -60,11 +60,11 @@ export interface Verdict {
   readonly inFlight: number;
   /**
    * How long it took, at most, until the first of the steps that were in flight
-   * at a fault was called again or ended, in milliseconds.
+   * at a fault was called again or ended, in milliseconds; by the kind of fault.
    */
-  readonly longestResumeMs: number;
+  readonly longestResumeMs: Readonly<Record<string, number>>;
   /** The same until the last of them was; of the faults after which the system was left alone. */
-  readonly longestFullResumeMs: number;
+  readonly longestFullResumeMs: Readonly<Record<string, number>>;
   readonly problems: readonly string[];
 }
 
@@ -177,7 +177,10 @@ export function check(evidence: Evidence): Verdict {
   if (acked.size < floor) complain(`only ${acked.size} runs were acknowledged, and less than ${floor} say nothing`);
 
   const resumes = faults.map((fault) => ({ fault, ms: resumesMs(fault, ledger, histories) }));
-  const quiet = resumes.filter(({ fault }) => fault.isQuiet === true);
+  const first = resumes.flatMap(({ fault, ms }) => (ms.length > 0 ? [{ fault, ms: Math.min(...ms) }] : []));
+  const last = resumes.flatMap(({ fault, ms }) =>
+    fault.isQuiet === true && ms.length > 0 ? [{ fault, ms: Math.max(...ms) }] : [],
+  );
   return {
     attempted: attempted.size,
     acked: acked.size,
@@ -190,10 +193,20 @@ export function check(evidence: Evidence): Verdict {
     broken,
     retried,
     inFlight: resumes.filter(({ ms }) => ms.length > 0).length,
-    longestResumeMs: Math.max(0, ...resumes.flatMap(({ ms }) => (ms.length > 0 ? [Math.min(...ms)] : []))),
-    longestFullResumeMs: Math.max(0, ...quiet.flatMap(({ ms }) => ms)),
+    longestResumeMs: longestByKind(first),
+    longestFullResumeMs: longestByKind(last),
     problems,
   };
+}
+
+/** The longest time of each kind of fault, which is the first word of what was hurt. */
+function longestByKind(times: readonly { readonly fault: Fault; readonly ms: number }[]): Record<string, number> {
+  const longest: Record<string, number> = {};
+  for (const { fault, ms } of times) {
+    const [kind = ""] = fault.what.split(" ");
+    longest[kind] = Math.max(longest[kind] ?? 0, ms);
+  }
+  return longest;
 }
 
 /** How long after a fault each of the steps that were in flight was called again or stored as ended. */

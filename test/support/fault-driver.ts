@@ -7,7 +7,7 @@ import { setTimeout as delay } from "node:timers/promises";
 /** Something that the driver did to the system. */
 export interface Fault {
   readonly atMs: number;
-  /** Whom, for people. */
+  /** Whom: its kind, then more of it for people. */
   readonly what: string;
   /** Whether the system was left alone afterwards, for longer than it may take to recover. */
   readonly isQuiet?: boolean;
