@@ -20,7 +20,11 @@ export interface Comparing {
   readonly warmUp: { readonly atOnce: number; readonly forMs: number };
 }
 
-/** Measures a contestant that runs, under each load, and tells of each on standard output. */
+/**
+ * Measures a contestant that runs, under each load, and tells of each on
+ * standard output. A load that it fails under is left out, and makes the
+ * process end with 1.
+ */
 export async function compare(
   { name, settings }: Contestant,
   started: StartedContestant,
@@ -31,10 +35,17 @@ export async function compare(
     await warmUp(load, comparing.warmUp.atOnce, comparing.warmUp.forMs);
     const figures: Figures[] = [];
     for (const plan of comparing.plans) {
-      const found = await measure(started, load, plan, stepsOfRun);
-      const rate = `${formatFigure(found.stepsPerSecond)} steps/s, p50 ${formatFigure(found.p50Ms)} ms, ${formatFigure(found.cpuSeconds)} s of CPU for 1,000 steps`;
-      process.stdout.write(`${name}, ${plan.atOnce} at once: ${rate}\n`);
-      figures.push(found);
+      const under = `${name}, ${plan.atOnce} at once`;
+      try {
+        const found = await measure(started, load, plan, stepsOfRun);
+        const rate = `${formatFigure(found.stepsPerSecond)} steps/s, p50 ${formatFigure(found.p50Ms)} ms`;
+        say(`${under}: ${rate}, ${formatFigure(found.cpuSeconds)} s of CPU for 1,000 steps`);
+        figures.push(found);
+      } catch (error) {
+        // What it did under the other loads counts all the same.
+        process.exitCode = 1;
+        say(`${under}: failed: ${error instanceof Error ? error.message : String(error)}`);
+      }
     }
     return { name, settings, figures, syncsOfStep: await countSyncs(started, load, stepsOfRun) };
   } finally {
@@ -62,4 +73,8 @@ export async function withStarted<Started extends StartedContestant, Result>(
   } finally {
     process.off("SIGINT", onSignal).off("SIGTERM", onSignal);
   }
+}
+
+function say(line: string): void {
+  process.stdout.write(`${line}\n`);
 }
