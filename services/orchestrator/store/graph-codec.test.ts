@@ -60,7 +60,9 @@ test("defaults are filled in", () => {
 });
 
 test("the digest stays what it is", () => {
-  expect(graphDigest(graphOf(everything))).toBe("sha256:abf4a5117532eb5030ddc361a649c4beded3b88eb3076fad12050ad7212e00f5");
+  expect(graphDigest(graphOf(everything))).toBe(
+    "sha256:abf4a5117532eb5030ddc361a649c4beded3b88eb3076fad12050ad7212e00f5",
+  );
 });
 
 test("the digest tells apart what means something else, and nothing else", () => {

@@ -1,5 +1,5 @@
 import { type Kysely, sql, type Transaction } from "kysely";
-import { chainHash, emptyChain } from "../domain/chain.ts";
+import { emptyChain } from "../domain/chain.ts";
 import { damaged } from "../domain/run.ts";
 import type { OrchestratorSchema } from "./schema.ts";
 
@@ -50,26 +50,53 @@ export async function* readJournal(
   executor: Kysely<OrchestratorSchema> | Transaction<OrchestratorSchema>,
   { run_id: runUuid, head, chain: end }: JournalEnd,
 ): AsyncGenerator<readonly JournalEntry[]> {
+  if (head === 0) return;
   let chain: Uint8Array = emptyChain;
-  for (let last = 0; last < head; ) {
-    // A reader may see entries past a head that moved on since: only what belongs to this head counts.
-    const page = await executor
-      .selectFrom("entry")
-      .select(["seq", "kind", "body", "hash"])
-      .where("run_id", "=", runUuid)
-      .where("seq", ">", last)
-      .where("seq", "<=", head)
-      .orderBy("seq")
-      .limit(pageEntries)
-      .execute();
-    for (const { seq, kind, body, hash } of page) {
+  let last = 0;
+  let reading = readPage(executor, runUuid, last, head, chain);
+  while (last < head) {
+    const page = await reading;
+    for (const { seq, intact } of page) {
       last += 1;
       if (seq !== last) throw damaged(`misses its entry ${last}`);
-      chain = chainHash(chain, runUuid, seq, kind, body);
-      if (Buffer.compare(chain, hash) !== 0) throw damaged(`was changed at its entry ${seq}`);
+      if (!intact) throw damaged(`was changed at its entry ${seq}`);
     }
-    if (page.length === 0) throw damaged(`misses its entry ${last + 1}`);
+    const lastRow = page.at(-1);
+    if (lastRow === undefined) throw damaged(`misses its entry ${last + 1}`);
+    chain = lastRow.hash;
+    if (last < head) {
+      // Read while this page is worked on.
+      reading = readPage(executor, runUuid, last, head, chain);
+      reading.catch(() => undefined); // told when it is its turn
+    }
     yield page;
   }
   if (Buffer.compare(chain, end) !== 0) throw damaged("does not end where it should");
+}
+
+interface CheckedEntry extends JournalEntry {
+  readonly intact: boolean;
+}
+
+/**
+ * One page. PostgreSQL hashes what it reads: the same chain as `chainHash`, in
+ * a third of the time, and beside this process.
+ */
+async function readPage(
+  executor: Kysely<OrchestratorSchema> | Transaction<OrchestratorSchema>,
+  runUuid: string,
+  after: number,
+  head: number,
+  chain: Uint8Array,
+): Promise<readonly CheckedEntry[]> {
+  // A reader may see entries past a head that moved on since: only what belongs to this head counts.
+  const { rows } = await sql<CheckedEntry>`
+    select seq, kind, body, hash, hash = sha256(
+        coalesce(lag(hash) over (order by seq), ${Buffer.from(chain)}::bytea)
+        || uuid_send(run_id) || int4send(seq) || int2send(kind) || body) as intact
+    from (
+      select run_id, seq, kind, body, hash from entry
+      where run_id = ${runUuid} and seq > ${after} and seq <= ${head} order by seq limit ${pageEntries}) page
+    order by seq`.execute(executor);
+  return rows;
 }

@@ -1,20 +1,17 @@
 import { type Selectable, sql } from "kysely";
 import { AppError } from "../../runtime/errors/app-error.ts";
 import type { Database } from "../../runtime/postgres/database.ts";
-import { chainHash, emptyChain } from "../domain/chain.ts";
 import type { Entry, GraphEnd } from "../domain/entry.ts";
 import { damaged } from "../domain/run.ts";
 import { hasEnded, type RunState, runState } from "./append-store.ts";
 import { decodeEntry } from "./entry-codec.ts";
-import { assertNewestRow, goesOnBehindHead } from "./journal-reader.ts";
+import { assertNewestRow, goesOnBehindHead, readJournal } from "./journal-reader.ts";
 import type { RootState, RunPlace, RunStore, StoredGraphRun } from "./run-store.ts";
 import type { OrchestratorSchema } from "./schema.ts";
 
 type RunRow = Pick<Selectable<OrchestratorSchema["run"]>, "run_id" | "state" | "head" | "chain" | "wake_at"> & {
   readonly goes_on_behind_head: boolean;
 };
-
-const entriesPage = 2_000;
 
 /** Runs of graphs in PostgreSQL. */
 export class PostgresRunStore implements RunStore {
@@ -138,33 +135,16 @@ export class PostgresRunStore implements RunStore {
   /** Reads a run's journal and checks its chain up to the stored head. Throws DATA_LOSS. */
   async #read(row: RunRow): Promise<StoredGraphRun> {
     assertNewestRow(row);
-    let chain: Uint8Array = emptyChain;
     const entries: Entry[] = [];
-    while (entries.length < row.head) {
-      const page = await this.#database.engine
-        .selectFrom("entry")
-        .select(["seq", "kind", "body", "hash"])
-        .where("run_id", "=", row.run_id)
-        .where("seq", ">", entries.length)
-        .where("seq", "<=", row.head)
-        .orderBy("seq")
-        .limit(entriesPage)
-        .execute();
-      if (page.length === 0) throw damaged("does not end where it should");
-      for (const { seq, kind, body, hash } of page) {
-        if (seq !== entries.length + 1) throw damaged("misses an entry");
-        chain = chainHash(chain, row.run_id, seq, kind, body);
-        if (!Buffer.from(chain).equals(hash)) throw damaged(`was changed at its entry ${seq}`);
-        entries.push(decodeEntry(body));
-      }
+    for await (const page of readJournal(this.#database.engine, row)) {
+      for (const { body } of page) entries.push(decodeEntry(body));
     }
-    if (!Buffer.from(chain).equals(row.chain)) throw damaged("does not end where it should");
     return {
       runId: row.run_id,
       state: row.state as RunState,
       wakeAtMs: row.wake_at?.getTime(),
       head: row.head,
-      chain,
+      chain: row.chain,
       entries,
     };
   }

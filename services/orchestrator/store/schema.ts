@@ -12,7 +12,6 @@ export interface OrchestratorSchema {
   session_event: SessionEventTable;
   inbox: InboxTable;
   answered: AnsweredTable;
-  snapshot: SnapshotTable;
   blob: BlobTable;
   run_receipt: RunReceiptTable;
   schedule: ScheduleTable;
@@ -128,15 +127,6 @@ interface AnsweredTable {
   request_digest: Uint8Array;
   response: Uint8Array;
   created_at: Generated<Date>;
-}
-
-interface SnapshotTable {
-  run_id: string;
-  org_id: string;
-  seq: number;
-  version: number;
-  state: Uint8Array;
-  hash: Uint8Array;
 }
 
 interface BlobTable {

@@ -3,38 +3,29 @@ import type { Migration } from "../../../runtime/postgres/migrator.ts";
 import { enableOrgSecurity } from "../../../runtime/postgres/org-security.ts";
 
 /**
- * What stands around the journal: snapshots of folds, where large values are,
- * what is left of runs that are gone, and what starts runs by the clock.
+ * What stands around the journal: where large values are, what is left of runs
+ * that are gone, and what starts runs by the clock.
  */
 export const migration: Migration = {
   name: "0003-ledger",
   destructive: false,
   up: async (db) => {
     for (const statement of tables) await sql.raw(statement).execute(db);
-    for (const table of ["snapshot", "blob", "run_receipt", "schedule"]) {
+    for (const table of ["blob", "run_receipt", "schedule"]) {
       await enableOrgSecurity(db, table, "orchestrator");
     }
     for (const statement of [...functions, ...rights]) await sql.raw(statement).execute(db);
   },
   down: async (db) => {
-    await sql.raw(`drop function store_snapshot, prune_run`).execute(db);
+    await sql.raw(`drop function prune_run`).execute(db);
     await sql.raw(`drop index run_prunable, run_open_by_schedule`).execute(db);
-    for (const table of ["schedule", "run_receipt", "blob", "snapshot"]) {
+    for (const table of ["schedule", "run_receipt", "blob"]) {
       await sql.raw(`drop table ${table}`).execute(db);
     }
   },
 };
 
 const tables: readonly string[] = [
-  // The newest one of a run is what a load begins with; an unknown version is passed over.
-  `create table snapshot (
-    run_id uuid primary key,
-    org_id uuid not null,
-    seq int not null,
-    version smallint not null,
-    state bytea not null,
-    hash bytea not null
-  )`,
   // Values of an org that are kept outside of entries, by their digests, and when one was kept last.
   `create table blob (
     org_id uuid not null,
@@ -87,21 +78,6 @@ const tables: readonly string[] = [
 ];
 
 const functions: readonly string[] = [
-  // Stores a snapshot of a run that the writer owns, unless a newer one is there. False if the run is elsewhere.
-  `create function store_snapshot(w bigint, s_run uuid, s_seq int, s_version smallint, s_state bytea, s_hash bytea)
-  returns boolean
-  language plpgsql security definer set search_path from current as $$
-  begin
-    insert into snapshot (run_id, org_id, seq, version, state, hash)
-      select u.run_id, u.org_id, s_seq, s_version, s_state, s_hash
-      from run u join shard o on o.shard = u.shard join writer l on l.writer = o.writer
-      where u.run_id = s_run and not u.ended and u.head >= s_seq
-        and l.writer = w and not l.fenced and l.lease_until > clock_timestamp()
-      on conflict (run_id) do update
-        set seq = excluded.seq, version = excluded.version, state = excluded.state, hash = excluded.hash
-        where snapshot.seq < excluded.seq or snapshot.version <> excluded.version;
-    return found;
-  end $$`,
   // Removes a run that ended with all below it, in portions, and leaves receipts of those that `p_run` names. Null
   // while something under its root is open, waits for the relay, or is being removed; else how many entries are left:
   // call again until there are none.
@@ -130,7 +106,6 @@ const functions: readonly string[] = [
       select run_id, seq from entry where run_id = any(gone) order by run_id, seq desc limit portion);
     get diagnostics n = row_count;
     if n < portion then
-      delete from snapshot where run_id = any(gone);
       delete from run where run_id = any(gone);
       return 0;
     end if;
@@ -139,12 +114,10 @@ const functions: readonly string[] = [
 ];
 
 const rights: readonly string[] = [
-  `revoke insert, update, delete, truncate on snapshot, run_receipt from cadre_orchestrator_app, cadre_orchestrator_engine`,
+  `revoke insert, update, delete, truncate on run_receipt from cadre_orchestrator_app, cadre_orchestrator_engine`,
   // Receipts are removed when they are old.
   `grant delete on run_receipt to cadre_orchestrator_engine`,
   `revoke all on blob from cadre_orchestrator_app`,
-  ...["store_snapshot", "prune_run"].flatMap((name) => [
-    `revoke execute on function ${name} from public`,
-    `grant execute on function ${name} to cadre_orchestrator_engine`,
-  ]),
+  `revoke execute on function prune_run from public`,
+  `grant execute on function prune_run to cadre_orchestrator_engine`,
 ];
