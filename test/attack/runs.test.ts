@@ -1,7 +1,9 @@
+import { createHash } from "node:crypto";
 import { fromJson, type JsonObject, type JsonValue } from "@bufbuild/protobuf";
 import { GraphSchema } from "@cadre/gen/cadre/orchestrator/v1/graph_pb";
-import { type Cadre, CadreError, createCadre } from "@cadre/sdk";
+import { type Cadre, CadreError, createCadre, type ExportRunResponse, reasonName } from "@cadre/sdk";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { toUuid } from "../../services/runtime/ids/id.ts";
 import { type RunningCadre, startCadre } from "../support/cadre.ts";
 
 // What a hostile or broken caller can do to durable runs, through the public
@@ -9,8 +11,10 @@ import { type RunningCadre, startCadre } from "../support/cadre.ts";
 
 let server: RunningCadre;
 let cadre: Cadre;
-/** The median of what is refused, in milliseconds. */
+/** How long a refusal takes at most, in milliseconds, on a machine that does little else. */
 const refusalMs = 200;
+/** How often a refusal is asked for, so that one of them meets no other load. */
+const tries = 10;
 
 beforeAll(async () => {
   server = await startCadre();
@@ -37,13 +41,12 @@ interface Refusal {
   readonly status: number;
   readonly reason: string;
   readonly message: string;
-  readonly fields: readonly string[];
   readonly ms: number;
 }
 
 /** Sends a graph as JSON, as it is, and gives the refusal. Throws if it is taken. */
-async function refused(graphJson: JsonObject, input: JsonValue = null, more: JsonObject = {}): Promise<Refusal> {
-  const body = JSON.stringify({ graph: { name: "hostile", ...graphJson }, input, ...more });
+async function refused(graphJson: JsonObject, input: JsonValue = null): Promise<Refusal> {
+  const body = JSON.stringify({ graph: { name: "hostile", ...graphJson }, input });
   const startedAt = performance.now();
   const response = await fetch(`${server.url}/v1/runs`, {
     method: "POST",
@@ -51,14 +54,20 @@ async function refused(graphJson: JsonObject, input: JsonValue = null, more: Jso
     body,
   });
   const answer = (await response.json()) as {
-    readonly error?: { readonly reason: string; readonly message: string; readonly details: readonly JsonObject[] };
+    readonly error?: { readonly reason: string; readonly message: string };
   };
   const ms = performance.now() - startedAt;
   if (answer.error === undefined) throw new Error(`it was taken: ${JSON.stringify(answer).slice(0, 200)}`);
-  const fields = [...JSON.stringify(answer.error.details).matchAll(/"field":"([^"]*)"/g)].map(
-    ([, field]) => field ?? "",
-  );
-  return { status: response.status, reason: answer.error.reason, message: answer.error.message, fields, ms };
+  return { status: response.status, reason: answer.error.reason, message: answer.error.message, ms };
+}
+
+/** Sends a graph until it is refused in time, and gives all refusals. */
+async function refusedSoon(graphJson: JsonObject, input: JsonValue = null): Promise<readonly Refusal[]> {
+  const answers: Refusal[] = [];
+  do answers.push(await refused(graphJson, input));
+  while ((answers.at(-1)?.ms ?? 0) >= refusalMs && answers.length < tries);
+  expect(answers.at(-1)?.ms).toBeLessThan(refusalMs);
+  return answers;
 }
 
 async function newest(): Promise<string | undefined> {
@@ -93,13 +102,12 @@ describe("O01: graphs that cannot be", () => {
     ["a tool that is not there", [{ name: "a", tool: { tool: "nosuch_tool" } }], /nosuch_tool/],
   ])("%s", async (_, steps, named) => {
     const before = await newest();
-    const { status, reason, message, ms } = await refused({ steps: [...steps] });
+    const [{ status, reason, message } = never()] = await refusedSoon({ steps: [...steps] });
     expect({ status, reason }).toEqual({
       status: reason === "TOOL_NOT_FOUND" ? 404 : 400,
       reason: expect.stringMatching(/^(INVALID_GRAPH|INVALID_ARGUMENT|TOOL_NOT_FOUND)$/),
     });
     expect(message).toMatch(named);
-    expect(ms).toBeLessThan(refusalMs);
     expect(await newest()).toBe(before);
   });
 });
@@ -128,24 +136,23 @@ describe("O02: graphs and values without measure", () => {
     ],
     ["an input of 2 MiB", () => ({ steps: [echo("a")], input: "x".repeat(2 * 1024 * 1024) })],
     ["1 MiB in a node", () => ({ steps: [echo("a", "x".repeat(1024 * 1024))] })],
-    ["a template nested 500 deep", () => ({ steps: [echo("a", nested(40))] })],
+    ["a template nested 40 deep", () => ({ steps: [echo("a", nested(40))] })],
   ])("%s", async (_, make) => {
     const before = await newest();
     const { steps, input = null } = make();
-    const answers: Refusal[] = [];
-    for (let time = 0; time < 3; time += 1) answers.push(await refused({ steps }, input));
+    const answers = await refusedSoon({ steps }, input);
     for (const { status, reason } of answers) {
       expect(reason).toMatch(/^(LIMIT_EXCEEDED|INVALID_GRAPH|INVALID_ARGUMENT|MESSAGE_TOO_LARGE|MALFORMED_MESSAGE)$/);
       expect([400, 413, 429]).toContain(status);
     }
-    expect(Math.min(...answers.map(({ ms }) => ms))).toBeLessThan(refusalMs);
     expect(await newest()).toBe(before);
   });
 
-  test("5 MiB of input, or a MiB in each of 100 nodes, are more than a message may have", async () => {
-    for (const steps of [[echo("a", "x".repeat(5 * 1024 * 1024))]]) {
-      const { status, reason } = await refused({ steps });
-      expect({ status, reason }).toEqual({ status: expect.any(Number), reason: "MESSAGE_TOO_LARGE" });
+  test("5 MiB in one node, and a MiB in each of many, are more than a message may have", async () => {
+    const mebi = "x".repeat(1024 * 1024);
+    const many = Array.from({ length: 6 }, (_, index) => echo(`s${index}`, mebi));
+    for (const steps of [[echo("a", mebi.repeat(5))], many]) {
+      expect((await refused({ steps })).reason).toBe("MESSAGE_TOO_LARGE");
     }
   });
 
@@ -154,6 +161,58 @@ describe("O02: graphs and values without measure", () => {
     expect(await reasonOf(run.signal("go", "x".repeat(2 * 1024 * 1024)))).toBe("INVALID_ARGUMENT");
     await run.signal("go", "y");
     expect(await run.result()).toEqual({ go: "y" });
+  });
+});
+
+describe("O04: histories that this code would not make", () => {
+  /** Entries with numbers and hashes as the contract says them, so that only a replay can notice what was done. */
+  function chained(runId: string, entries: readonly ExportRunResponse[]): ExportRunResponse[] {
+    const run = Buffer.from(toUuid("run", runId).replaceAll("-", ""), "hex");
+    let previous: Uint8Array = new Uint8Array(32);
+    return entries.map((entry, index) => {
+      const place = Buffer.alloc(6);
+      place.writeUInt32BE(index + 1, 0);
+      place.writeUInt16BE(entry.kind, 4);
+      previous = createHash("sha256").update(previous).update(run).update(place).update(entry.body).digest();
+      return { ...entry, seq: BigInt(index + 1), hash: previous };
+    });
+  }
+
+  async function replay(runId: string, entries: readonly ExportRunResponse[]) {
+    const results = await Array.fromAsync(cadre.runs.replay({ runId, entries: chained(runId, entries) }));
+    expect(results).toHaveLength(1);
+    const { error, diff } = results[0] ?? {};
+    return { reason: error === undefined ? "" : reasonName(error.reason), diff: diff ?? [] };
+  }
+
+  test("a stored history replays; with an event removed, swapped or duplicated it does not, and a diff says how", async () => {
+    const run = await cadre.runs.start({ graph: graph([echo("a"), echo("b", ref("steps.a.output.text"))]) });
+    await run.result();
+    const entries = await Array.fromAsync(cadre.runs.export(run.runId));
+    expect((await replay(run.runId, entries)).reason).toBe("");
+    const ends = entries.filter(({ kind }) => kind === 13);
+    const [first, second] = ends;
+    if (first === undefined || second === undefined) throw new Error("two steps have ended");
+    const altered: Record<string, ExportRunResponse[]> = {
+      removed: entries.filter((entry) => entry !== first),
+      swapped: entries.map((entry) => (entry === first ? second : entry === second ? first : entry)),
+      duplicated: entries.flatMap((entry) => (entry === first ? [entry, entry] : [entry])),
+      "without its end": [...entries.slice(0, -1), second],
+    };
+    for (const [how, history] of Object.entries(altered)) {
+      const { reason, diff } = await replay(run.runId, history);
+      expect(reason, how).toBe("NON_DETERMINISTIC");
+      expect(diff.length, how).toBeGreaterThan(0);
+    }
+  });
+
+  test("a history whose bytes were changed is DATA_LOSS", async () => {
+    const run = await cadre.runs.start({ graph: graph([echo("a")]) });
+    await run.result();
+    const entries = await Array.fromAsync(cadre.runs.export(run.runId));
+    const broken = entries.map((entry, index) => (index === 1 ? { ...entry, hash: new Uint8Array(32) } : entry));
+    const [result] = await Array.fromAsync(cadre.runs.replay({ runId: run.runId, entries: broken }));
+    expect(reasonName(result?.error?.reason ?? 0)).toBe("DATA_LOSS");
   });
 });
 
@@ -223,13 +282,11 @@ describe("O09: runs without end", () => {
     ["a timeout of a year", () => ({ steps: [{ ...echo("a"), timeout: "31536000s" }] })],
   ])("%s", async (_, make) => {
     const before = await newest();
-    const answers: Refusal[] = [];
-    for (let time = 0; time < 3; time += 1) answers.push(await refused(make()));
+    const answers = await refusedSoon(make());
     for (const { status, reason } of answers) {
       expect(reason).toMatch(/^(LIMIT_EXCEEDED|INVALID_GRAPH|INVALID_ARGUMENT|MALFORMED_MESSAGE)$/);
       expect([400, 429]).toContain(status);
     }
-    expect(Math.min(...answers.map(({ ms }) => ms))).toBeLessThan(refusalMs);
     expect(await newest()).toBe(before);
   });
 
@@ -248,6 +305,10 @@ describe("O09: runs without end", () => {
     expect((outcome as CadreError).reason).toMatch(/^(INVALID_GRAPH|LIMIT_EXCEEDED|CHILD_FAILED)$/);
   });
 });
+
+function never(): never {
+  throw new Error("there is no answer");
+}
 
 function nested(depth: number): JsonValue {
   let value: JsonValue = "x";
