@@ -71,9 +71,17 @@ async function watch(runId: string, afterSeq = 0n): Promise<RunEvent[]> {
 }
 
 test("a run is started, waited for, shown with its steps, and watched from any number on", async () => {
-  const { run } = await runs.startRun({ definition: pair, input: value({ text: "hello" }), labels: { a: "b" }, wait });
-  expect(run).toMatchObject({ name: "pair", state: RunState.SUCCEEDED, labels: { a: "b" } });
-  const runId = run?.runId ?? "";
+  const { run: brief } = await runs.startRun({
+    definition: pair,
+    input: value({ text: "hello" }),
+    labels: { a: "b" },
+    wait,
+  });
+  expect(brief).toMatchObject({ name: "pair", state: RunState.SUCCEEDED, labels: { a: "b" }, steps: [] });
+  expect(json(brief?.output)).toEqual({ second: { text: "hello" } });
+  const runId = brief?.runId ?? "";
+  const { run } = await runs.getRun({ runId });
+  expect(run).toMatchObject({ lastSeq: brief?.lastSeq, endedAt: { seconds: brief?.endedAt?.seconds } });
   expect(json(run?.input)).toEqual({ text: "hello" });
   expect(json(run?.output)).toEqual({ second: { text: "hello" } });
   expect(run?.steps.map(({ name, state, attempt }) => [name, state, attempt])).toEqual([
@@ -145,7 +153,9 @@ test("a step that fails for good fails the run, and says which and why", async (
     retry: { max_attempts: 1 },
     tool: { tool: "broken", arguments: {} },
   });
-  const { run } = await runs.startRun({ definition: once, wait });
+  const { run: brief } = await runs.startRun({ definition: once, wait });
+  expect(brief).toMatchObject({ state: RunState.FAILED, error: { step: "breaks" } });
+  const { run } = await runs.getRun({ runId: brief?.runId ?? "" });
   expect(run).toMatchObject({ state: RunState.FAILED, error: { step: "breaks" } });
   expect(run?.steps[0]).toMatchObject({ state: StepState.FAILED, attempt: 1 });
   const { runs: listed } = await runs.listRuns({ filter: { runIds: [run?.runId ?? ""] } });

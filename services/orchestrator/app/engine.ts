@@ -30,7 +30,7 @@ import { OpenRunCounts } from "./graph/open-run-counts.ts";
 import { findStarted, prepareRun, type RunStart } from "./graph/prepare-run.ts";
 import type { PinSources } from "./graph/resolve-pins.ts";
 import { RunActor, type RunActorServices } from "./graph/run-actor.ts";
-import { RunEnds } from "./graph/run-ends.ts";
+import { type EndedRun, RunEnds } from "./graph/run-ends.ts";
 import { Ownership } from "./ownership.ts";
 import { type ActorServices, SessionActor } from "./session-actor.ts";
 import { Waker } from "./waker.ts";
@@ -308,10 +308,10 @@ export class Engine {
   }
 
   /**
-   * Waits for the end of a root run that this process runs. Undefined if it
-   * does not: read its row, and follow the feed.
+   * Waits for the end of a root run that this process runs, or for the signal.
+   * Undefined if it does not run it: read its row, and follow the feed.
    */
-  whenEnded(runUuid: string, signal: AbortSignal): Promise<void> | undefined {
+  whenEnded(runUuid: string, signal: AbortSignal): Promise<EndedRun | undefined> | undefined {
     return this.#ends.wait(runUuid, this.#actors.has(runUuid), signal);
   }
 
@@ -537,9 +537,9 @@ export class Engine {
         if (this.#actors.get(state.rootId) === actor && !this.#loading.has(state.rootId))
           void this.#close(state.rootId, actor);
       },
-      onEnded: (runUuid) => {
-        this.#counts.ended(state.orgId);
-        this.#ends.ended(runUuid);
+      onEnded: (runUuid, ended) => {
+        if (runUuid === state.rootId) this.#counts.ended(state.orgId);
+        this.#ends.ended(runUuid, ended);
       },
     });
     this.#actors.set(state.rootId, actor);

@@ -20,6 +20,7 @@ import { traceIdOf } from "../../runtime/telemetry/traceparent.ts";
 import { type BatchAction, batchRuns } from "../app/batch-runs.ts";
 import type { Engine } from "../app/engine.ts";
 import { followRun } from "../app/follow-run.ts";
+import type { EndedRun } from "../app/graph/run-ends.ts";
 import { assertValue, type StartRunDeps, startRun } from "../app/graph/start-run.ts";
 import { deleteRun, type PruneDeps } from "../ledger/prune-run.ts";
 import { hasEnded } from "../store/append-store.ts";
@@ -28,7 +29,7 @@ import type { RunRow } from "../store/run-read-store.ts";
 import { pageSize } from "./page-size.ts";
 import { type ReadRunDeps, readRun, runNotFound } from "./read-run.ts";
 import { filterText, toSelection } from "./run-filter.ts";
-import { toListedRun } from "./run-view.ts";
+import { isShowable, toBriefRun, toEndedRun, toListedRun } from "./run-view.ts";
 import { watchRun } from "./watch-run.ts";
 
 export interface RunHandlerDeps extends StartRunDeps, ReadRunDeps {
@@ -66,24 +67,27 @@ export function runHandlers(deps: RunHandlerDeps): RunHandlers {
   const { runs, engine, pages } = deps;
   const follow = { ...deps, feed: engine.feed, stopping: engine.stopping, keepaliveMs: deps.keepaliveMs ?? 15_000 };
 
-  /** Waits for a run's end, for as long as is asked for and the deadline lets it. */
-  async function waitForEnd(context: HandlerContext, runUuid: string, waitMs: number): Promise<void> {
+  /**
+   * Waits for a run's end, for as long as is asked for and the deadline lets it.
+   * Says how it ended if that is known without a look into the store.
+   */
+  async function waitForEnd(context: HandlerContext, runUuid: string, waitMs: number): Promise<EndedRun | undefined> {
     const { deadline } = requestContext(context.values);
     const leftMs = Math.min(waitMs, deadline - Date.now() - answerReserveMs);
-    if (leftMs <= 0) return;
+    if (leftMs <= 0) return undefined;
     const ending = AbortSignal.any([context.signal, AbortSignal.timeout(Math.ceil(leftMs))]);
-    // A run of this process needs no look into the store.
-    const ended = engine.whenEnded(runUuid, ending);
-    if (ended !== undefined) {
-      await ended;
+    const told = engine.whenEnded(runUuid, ending);
+    if (told !== undefined) {
+      const ended = await told;
       context.signal.throwIfAborted();
-      return;
+      return ended;
     }
     const position = { orgId: orgOf(context), runId: runUuid, afterSeq: maxSeq };
     for await (const page of followRun(follow, position, ending)) {
-      if (page !== undefined && hasEnded(page.run.state)) return;
+      if (page !== undefined && hasEnded(page.run.state)) return undefined;
     }
     context.signal.throwIfAborted();
+    return undefined;
   }
 
   async function rowOf(context: HandlerContext, runId: string): Promise<RunRow> {
@@ -134,8 +138,10 @@ export function runHandlers(deps: RunHandlerDeps): RunHandlers {
       const { run } = outcome.value;
       const waitMs = request.wait === undefined ? 0 : durationMs(request.wait);
       if (waitMs <= 0) return { run };
-      await waitForEnd(context, toUuid("run", run.runId), waitMs);
-      return { run: await readRun(deps, orgOf(context), toUuid("run", run.runId)) };
+      const runUuid = toUuid("run", run.runId);
+      const ended = await waitForEnd(context, runUuid, waitMs);
+      if (ended !== undefined && isShowable(ended)) return { run: toEndedRun(run, ended) };
+      return { run: toBriefRun(await readRun(deps, orgOf(context), runUuid)) };
     },
 
     async getRun({ runId, wait }, context) {

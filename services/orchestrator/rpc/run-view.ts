@@ -28,7 +28,9 @@ import {
 } from "@cadre/gen/cadre/orchestrator/v1/run_pb";
 import { TurnState } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
 import { TurnSchema } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
+import { reasonNumber } from "../../runtime/errors/failure.ts";
 import { fromUuid } from "../../runtime/ids/id.ts";
+import type { EndedRun } from "../app/graph/run-ends.ts";
 import { stepId } from "../domain/step-id.ts";
 import { runState } from "../store/append-store.ts";
 import { toValue } from "../store/proto-values.ts";
@@ -57,6 +59,30 @@ export function toListedRun(row: RunRow): Run {
     createdAt: timestampFromMs(row.createdAtMs),
     ...(row.endedAtMs === undefined ? {} : { endedAt: timestampFromMs(row.endedAtMs) }),
   });
+}
+
+/** Whether an end can be shown as it is: its output is at hand and not large. */
+export function isShowable({ end }: EndedRun): boolean {
+  return end.state !== "succeeded" || (end.output.value !== undefined && end.output.blob === undefined);
+}
+
+/** A run that was started and has ended since, without what its journal tells: its steps, input and pins. */
+export function toEndedRun(started: Run, { end, head, endedAtMs }: EndedRun): Run {
+  const run: Run = { ...started, state: runState[end.state] as number as RunState };
+  run.lastSeq = BigInt(head);
+  run.endedAt = timestampFromMs(endedAtMs);
+  if (end.state === "succeeded") run.output = toValue(end.output.value ?? null);
+  if (end.state === "failed") {
+    const { reason, message } = end.error;
+    run.error = create(RunErrorSchema, { reason: reasonNumber(reason), message, step: end.step });
+  }
+  return run;
+}
+
+/** The same of a run that was read: what `toEndedRun` has not is left out. */
+export function toBriefRun(run: Run): Run {
+  const { input: _input, graph: _graph, pins: _pins, budget: _budget, ...rest } = run;
+  return create(RunSchema, { ...rest, steps: [], ledgerHead: "" });
 }
 
 /** A run whose journal cannot be read: what its row says, and why there is no more. */

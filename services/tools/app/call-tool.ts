@@ -32,7 +32,7 @@ const leftGraceMs = 1_000;
 export async function* callTool(deps: ToolsDeps, call: DirectCall, signal: AbortSignal): AsyncGenerator<CallEvent> {
   const digest = await digestInForce(deps, call);
   const key = storedKey("direct", call.idempotencyKey === "" ? randomUUID() : call.idempotencyKey);
-  const execution = { ...call, digest, key, epoch: 0n, attempt: 1, afterFailures: 0, ...noStep };
+  const execution = { ...call, digest, key, epoch: 0n, attempt: 1, ...noStep };
   let isRunning = false;
   try {
     for await (const event of executeTool(deps, execution, signal)) {

@@ -29,6 +29,7 @@ import type { GraphServices } from "./graph-context.ts";
 import { GraphExecutor } from "./graph-executor.ts";
 import { planOf } from "./plans.ts";
 import { graphOf, pinsOfChild } from "./resolve-pins.ts";
+import type { EndedRun } from "./run-ends.ts";
 import { RunJournal, type StoredWith, viewOf } from "./run-journal.ts";
 
 /** What root runs of this process share. */
@@ -51,7 +52,7 @@ export interface RunActorOptions {
   /** Nothing is under way any more: it may be dropped at once. */
   readonly onQuiet: () => void;
   /** A run under the root ended. */
-  readonly onEnded: (runUuid: string) => void;
+  readonly onEnded: (runUuid: string, ended: EndedRun) => void;
 }
 
 const maxWaitingCommands = 256;
@@ -398,8 +399,10 @@ export class RunActor {
     const { parent } = run.accepted;
     this.#usedMs = performance.now();
     this.#executors.delete(run.runId);
-    this.#options.onEnded(toUuid("run", run.runId));
-    if (parent !== undefined && run.ended !== undefined) {
+    if (run.ended === undefined) return;
+    const { end, atMs } = run.ended;
+    this.#options.onEnded(toUuid("run", run.runId), { end, head: run.head, endedAtMs: atMs });
+    if (parent !== undefined) {
       const above = this.#executors.get(parent.runId);
       const place = above === undefined ? undefined : placeOfChild(above.run, run.runId);
       if (above !== undefined && place !== undefined) above.childEnded(place, run.runId, run.ended.end);

@@ -412,7 +412,8 @@ export declare type StartRunRequest = Message<"cadre.orchestrator.v1.StartRunReq
 
   /**
    * How long to wait for the run's end before the answer; not at all unless
-   * said. The answer is the run as it is then.
+   * said. The answer is the run as it is then, without what GetRun alone has:
+   * input, steps, graph, pins and ledger.
    *
    * @generated from field: google.protobuf.Duration wait = 6;
    */
