@@ -68,13 +68,16 @@ export class WakeUps {
     work: (transaction: Parameters<Parameters<Database<ToolsSchema>["asOrg"]>[1]>[0], announce: Announce) => Promise<T>,
   ): Promise<T> {
     const topics = new Set<Topic>();
-    const result = await database.asOrg(orgId, async (transaction) => {
-      const done = await work(transaction, (topic) => topics.add(topic));
-      await this.#notify(transaction, topics);
-      return done;
-    });
-    for (const topic of topics) this.publish(topic);
-    return result;
+    try {
+      return await database.asOrg(orgId, async (transaction) => {
+        const done = await work(transaction, (topic) => topics.add(topic));
+        await this.#notify(transaction, topics);
+        return done;
+      });
+    } finally {
+      // Also when it failed: of a commit only the answer may have been lost.
+      for (const topic of topics) this.publish(topic);
+    }
   }
 
   /** The same with the engine's role. */
@@ -83,13 +86,15 @@ export class WakeUps {
     work: (transaction: QueryExecutorProvider, announce: Announce) => Promise<T>,
   ): Promise<T> {
     const topics = new Set<Topic>();
-    const result = await database.engine.transaction().execute(async (transaction) => {
-      const done = await work(transaction, (topic) => topics.add(topic));
-      await this.#notify(transaction, topics);
-      return done;
-    });
-    for (const topic of topics) this.publish(topic);
-    return result;
+    try {
+      return await database.engine.transaction().execute(async (transaction) => {
+        const done = await work(transaction, (topic) => topics.add(topic));
+        await this.#notify(transaction, topics);
+        return done;
+      });
+    } finally {
+      for (const topic of topics) this.publish(topic);
+    }
   }
 
   /** Announces what is not a change of the database. */
