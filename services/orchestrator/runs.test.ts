@@ -249,6 +249,46 @@ test("a batch cancels what a filter finds, tells how far it is, and writes each 
   for await (const progress of runs.batchRuns({ action: BatchAction.CANCEL, filter })) expect(progress.total).toBe(0n);
 });
 
+test("ending the stream ends the batch, and asking again goes on with the rest", async () => {
+  const count = 400;
+  const filter = { labels: { batch: "ended" } };
+  await Promise.all(Array.from({ length: count }, () => start(waiting, null, filter.labels)));
+  const left = async () => {
+    const states = [RunState.RUNNING, RunState.WAITING];
+    let open = 0;
+    for (let pageToken = ""; ; ) {
+      const page = await runs.listRuns({ filter: { ...filter, states }, pageSize: 200, pageToken });
+      open += page.runs.length;
+      if (page.nextPageToken === "") return open;
+      pageToken = page.nextPageToken;
+    }
+  };
+  const leaving = new AbortController();
+  const stream = runs.batchRuns({ action: BatchAction.CANCEL, filter }, { signal: leaving.signal });
+  await expect(
+    (async () => {
+      for await (const _ of stream) leaving.abort();
+    })(),
+  ).rejects.toThrow();
+  // A run ends a moment after its cancellation is stored.
+  await expect.poll(left).toBeLessThan(count);
+  const rest = await left();
+  expect(rest).toBeGreaterThan(0);
+  let messages = 0;
+  let last: { done: bigint; failed: bigint } | undefined;
+  const startedAt = performance.now();
+  for await (const progress of runs.batchRuns({ action: BatchAction.CANCEL, filter })) {
+    messages += 1;
+    last = progress;
+  }
+  const tookMs = performance.now() - startedAt;
+  expect(last?.failed).toBe(0n);
+  expect(Number(last?.done)).toBeLessThanOrEqual(rest);
+  // One for each 100 runs or 200 ms, and the last.
+  expect(messages).toBeLessThanOrEqual(rest / 100 + tookMs / 200 + 2);
+  await expect.poll(left, { timeout: 10_000 }).toBe(0);
+}, 60_000);
+
 test("one key starts one run, and is answered alike", async () => {
   const headers = { "idempotency-key": "one key" };
   const request = { definition: pair, input: value({ text: "x" }) };
