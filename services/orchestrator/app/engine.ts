@@ -365,12 +365,17 @@ export class Engine {
     this.#committer = new Committer({
       store: append,
       writer,
+      alone: this.#options.previousWritersAreDead,
       log: services.log,
       onStored: (rootUuid, events, runUuids) => {
         if (events.length > 0) this.feed.publish(rootUuid, events);
         for (const runUuid of runUuids) this.feed.wake(runUuid);
       },
-      onBatch: () => this.#onStored(),
+      onBatch: () => {
+        this.#onStored();
+        // Nothing notifies of what is stored where nobody else can be.
+        if (this.#options.previousWritersAreDead) this.#wakeReplies();
+      },
       onFenced: () => this.#ownership.lost("fenced"),
       renewLease: () => this.#ownership.tick(),
       ...(maxQueuedChanges === undefined ? {} : { maxQueuedChanges }),

@@ -94,20 +94,14 @@ export function createJournalRelaySource(options: JournalRelaySourceOptions): Re
 
     async markRelayed(position) {
       if (reading === undefined) return;
-      await engine
+      const row = await engine
         .updateTable("writer")
         .set({ relayed: position })
         .where("writer", "=", reading)
         .where("relayed", "<", position)
-        .execute();
-      if (reading === options.writer()) {
-        const row = await engine
-          .selectFrom("writer")
-          .select(["pos", "relayed"])
-          .where("writer", "=", reading)
-          .executeTakeFirst();
-        if (row !== undefined) options.onLag(Number(row.pos - row.relayed));
-      }
+        .returning(["pos", "relayed"])
+        .executeTakeFirst();
+      if (row !== undefined && reading === options.writer()) options.onLag(Number(row.pos - row.relayed));
     },
 
     async lag() {

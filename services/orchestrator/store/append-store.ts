@@ -10,6 +10,8 @@ export interface Batch {
   readonly events: readonly NumberedEvent[];
   readonly replies: readonly Reply[];
   readonly answered: readonly AnsweredCommand[];
+  /** Whether there may be other processes, which are to hear of it. */
+  readonly told: boolean;
 }
 
 /** A run to create. */

@@ -85,6 +85,8 @@ export interface OpenRoot {
 export interface CommitterOptions {
   readonly store: AppendStore;
   readonly writer: bigint;
+  /** Whether no other process can be there, to hear of what is stored. Default: there may be. */
+  readonly alone?: boolean;
   readonly log: Logger;
   /** Told what was stored, in order, before the change is answered. Must not throw. */
   readonly onStored: (rootId: string, events: readonly SessionEvent[], runIds: readonly string[]) => void;
@@ -467,6 +469,7 @@ export class Committer {
         events: numbered,
         replies,
         answered,
+        told: this.#options.alone !== true,
       },
       events: perChange,
       apply: () => {

@@ -60,7 +60,7 @@ export class PostgresAppendStore implements AppendStore {
         ${answered.map((command) => bytes(command.keyDigest))}::bytea[],
         ${answered.map((command) => bytes(command.requestDigest))}::bytea[],
         ${answered.map((command) => bytes(command.response))}::bytea[],
-        ${note(batch)}::text)`;
+        ${batch.told ? note(batch) : null}::text)`;
       const { rows } = await boundary("journal.append", () => statement.execute(this.#database.engine));
       const row = rows[0];
       if (row === undefined) throw new TypeError("append returned nothing");

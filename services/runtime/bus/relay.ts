@@ -54,6 +54,8 @@ export interface Relay {
 }
 
 const maxBackOffMs = 5_000;
+/** How long what is new waits for company, in milliseconds: a look for each commit would cost more than the commits. */
+const gatherMs = 25;
 
 /** Starts a relay. One log has one relay at a time; the source sees to that. */
 export function startRelay(options: RelayOptions): Relay {
@@ -101,7 +103,10 @@ export function startRelay(options: RelayOptions): Relay {
       try {
         const mayHaveMore = await relayBatch();
         failed = 0;
-        if (!mayHaveMore) await sleep(idleMs);
+        if (!mayHaveMore) {
+          await sleep(idleMs);
+          await delay(gatherMs, undefined, { signal }).catch(() => undefined); // stopped
+        }
       } catch (error) {
         failed += 1;
         failures?.add(1, { relay: name });

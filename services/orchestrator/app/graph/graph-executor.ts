@@ -43,12 +43,14 @@ import {
 } from "../../domain/graph-decisions.ts";
 import { type GraphRun, placeOf, type StepState } from "../../domain/graph-run.ts";
 import { isDeeperThan, type Json, type JsonObject, maxJsonDepth } from "../../domain/json.ts";
-import { callsInFlight } from "../../domain/next-action.ts";
 import { untilAvailable } from "../backoff.ts";
 import type { ToolCaller } from "../ports.ts";
 import { type AgentLoop, runAgentLoop } from "./agent-loop.ts";
 import type { GraphServices } from "./graph-context.ts";
 import type { RunJournal, StoredWith } from "./run-journal.ts";
+import { failed, inline, succeeded, toStepError } from "./step-entries.ts";
+import { receiptsOf } from "./stop-receipts.ts";
+import { watchAttempt } from "./watch-attempt.ts";
 
 export interface GraphExecutorOptions {
   readonly run: GraphRun;
@@ -80,8 +82,6 @@ interface Flight {
   done: Promise<void>;
 }
 
-/** A step that takes longer is said to have started, in milliseconds. */
-const slowStepMs = 20;
 /** Why a child is not started at all, however often that is tried. */
 const refusesChild: ReadonlySet<string> = new Set(["LIMIT_EXCEEDED", "AGENT_NOT_FOUND"]);
 /** How many entries a history has at most, before the run is parked; a stop may go beyond. */
@@ -96,6 +96,8 @@ export class GraphExecutor {
   readonly #options: GraphExecutorOptions;
   readonly #flights = new Map<string, Flight>();
   readonly #tools: ReadonlyMap<string, PinnedTool>;
+  /** Whoever waits for the end of a child while the run is stopped, by the child. */
+  readonly #childWaiters = new Map<string, () => void>();
   #principal: Principal;
   #gone = false;
   #stopping: Promise<void> | undefined;
@@ -629,7 +631,14 @@ export class GraphExecutor {
     const args = resolve(task.arguments, scopeOf(run, itemScope(run, place))) as JsonObject;
     const { signal } = controller;
     const principal = await untilAvailable(() => services.principals.assertMayAct(this.#principal, signal), signal);
-    const watch = this.#watch(flight, node, attempt);
+    const watch = watchAttempt(
+      controller,
+      (place.compensation ? undefined : node.step.timeoutMs) ?? graphDefaults.timeoutMs,
+      () => {
+        if (this.#gone || run.parked !== undefined || run.at(place)?.endedAtMs !== undefined) return;
+        this.#follow(this.record([{ type: "graph.step.started", stepId, place, attempt }]));
+      },
+    );
     try {
       const outcome = await services.tools.call(
         this.#caller(principal),
@@ -677,32 +686,6 @@ export class GraphExecutor {
     }
   }
 
-  /** Says that a step has started when it takes longer than a moment, and ends it when it takes too long. */
-  #watch(flight: Flight, node: PlanNode, attempt: number): { readonly timedOut: boolean; end(): void } {
-    const { place, stepId, controller } = flight;
-    const timeoutMs = (place.compensation ? undefined : node.step.timeoutMs) ?? graphDefaults.timeoutMs;
-    let timedOut = false;
-    let timer = setTimeout(
-      () => {
-        if (this.#gone || controller.signal.aborted || this.run.parked !== undefined) return;
-        timer = setTimeout(() => {
-          timedOut = true;
-          controller.abort(new AppError("STEP_TIMEOUT", `the attempt took longer than ${timeoutMs} ms`));
-        }, timeoutMs - slowStepMs);
-        if (this.run.at(place)?.endedAtMs === undefined) {
-          this.#follow(this.record([{ type: "graph.step.started", stepId, place, attempt }]));
-        }
-      },
-      Math.min(slowStepMs, timeoutMs),
-    );
-    return {
-      get timedOut() {
-        return timedOut;
-      },
-      end: () => clearTimeout(timer),
-    };
-  }
-
   async #timedOut(flight: Flight, node: PlanNode): Promise<EntryBody> {
     const receipt = await this.services.tools.cancel(this.#caller(this.#principal), flight.stepId);
     // From here on it is an attempt that failed, not one that was stopped.
@@ -724,8 +707,6 @@ export class GraphExecutor {
     return failed(place, this.run.stepIdAt(place), failures, toStepError(error));
   }
 
-  readonly #childWaiters = new Map<string, () => void>();
-
   /** Stops what is under way, undoes what was done if that is asked for, and ends the run. */
   #beginStop(): void {
     if (this.#gone || this.run.ended !== undefined || this.#stopping !== undefined) return;
@@ -741,7 +722,12 @@ export class GraphExecutor {
     const { run } = this;
     const flights = [...this.#flights.values()].filter(({ place }) => !place.compensation);
     for (const flight of flights) flight.controller.abort(new AppError("CANCELLED", "the run was stopped"));
-    const bodies = await this.#receipts(flights);
+    const caller = this.#caller(this.#principal);
+    const bodies = await receiptsOf(run, {
+      flights,
+      cancel: (stepId) => this.services.tools.cancel(caller, stepId),
+      stopChild: (childRunId) => this.#stopChild(childRunId),
+    });
     await Promise.allSettled(flights.map(({ done }) => done));
     if (this.#gone) return;
     if (bodies.length > 0) await this.record(bodies.filter(({ place }) => run.at(place)?.endedAtMs === undefined));
@@ -756,64 +742,6 @@ export class GraphExecutor {
       return;
     }
     await this.record([{ type: "graph.ended", end: endOf(run) }]);
-  }
-
-  /** Asks how far everything had got that may be under way, here or in a process that is gone. */
-  async #receipts(flights: readonly Flight[]) {
-    const { run } = this;
-    const caller = this.#caller(this.#principal);
-    const asked: Promise<Extract<EntryBody, { type: "step.cancelled" }>[]>[] = [];
-    const ask = (place: StepPlace, tool: boolean): void => {
-      const stepId = run.stepIdAt(place);
-      const step = run.at(place);
-      asked.push(
-        (async () => {
-          let receipt: Receipt = "not-started";
-          if (step?.loop !== undefined) {
-            for (const call of callsInFlight(step.loop))
-              receipt = worse(receipt, await this.services.tools.cancel(caller, call.stepId));
-          } else if (step?.wait?.for === "child") {
-            receipt = await this.#stopChild(step.wait.runId);
-          } else if (tool) {
-            receipt = await this.services.tools.cancel(caller, stepId);
-          }
-          const known = step !== undefined || flights.some((flight) => flight.stepId === stepId);
-          return known || receipt !== "not-started"
-            ? [{ type: "step.cancelled" as const, stepId, place, receipt }]
-            : [];
-        })(),
-      );
-    };
-    for (const node of run.plan.nodes) {
-      const step = run.steps[node.position];
-      if (step?.endedAtMs !== undefined || !run.isReady(node)) continue;
-      if (node.task.kind === "fan-out") {
-        const isTool = node.task.task.kind === "tool";
-        const count = countOf(run, node);
-        for (let index = 0; index < count; index += 1) {
-          if (step?.items[index]?.endedAtMs === undefined) ask(itemPlace(node.name, index), isTool);
-        }
-        if (step !== undefined || count > 0) {
-          asked.push(
-            Promise.all([...asked]).then(() =>
-              run.steps[node.position] === undefined && !flights.some(({ place }) => place.name === node.name)
-                ? []
-                : [
-                    {
-                      type: "step.cancelled" as const,
-                      stepId: run.stepIdAt(placeOf(node.name)),
-                      place: placeOf(node.name),
-                      receipt: "partial" as const,
-                    },
-                  ],
-            ),
-          );
-        }
-      } else {
-        ask(placeOf(node.name), node.task.kind === "tool");
-      }
-    }
-    return (await Promise.all(asked)).flat();
   }
 
   async #stopChild(childRunId: string): Promise<Receipt> {
@@ -871,50 +799,12 @@ function allSteps(run: GraphRun): readonly StepState[] {
   return all;
 }
 
-function countOf(run: GraphRun, node: PlanNode): number {
-  try {
-    return listOf(run, node).length;
-  } catch {
-    return 0; // what cannot be evaluated was never begun
-  }
-}
-
 function endOf(run: GraphRun): GraphEnd {
   if (run.failing !== undefined) return { state: "failed", ...run.failing };
   if (run.cancel?.cause === "budget") {
     return { state: "failed", error: { reason: "RUN_BUDGET", message: run.cancel.reason }, step: "" };
   }
   return { state: "cancelled" };
-}
-
-function succeeded(place: StepPlace, stepId: string, attempt: number, output: Payload | undefined) {
-  return {
-    type: "graph.step.succeeded",
-    stepId,
-    place,
-    attempt,
-    output,
-    inputTokens: 0,
-    outputTokens: 0,
-    signalSeq: 0,
-    carried: false,
-  } as const;
-}
-
-function failed(place: StepPlace, stepId: string, attempt: number, error: StepError) {
-  return {
-    type: "graph.step.failed",
-    stepId,
-    place,
-    attempt,
-    error,
-    retryAtMs: undefined,
-    receipt: undefined,
-  } as const;
-}
-
-function inline(value: Json): Payload {
-  return { value, blob: undefined };
 }
 
 function after(nowMs: number, afterMs: number | undefined): number | undefined {
@@ -925,15 +815,4 @@ function timeOf(value: Json): number {
   const ms = typeof value === "string" ? Date.parse(value) : Number.NaN;
   if (Number.isNaN(ms)) throw new AppError("EVALUATION_FAILED", "the time to wait for is no RFC 3339 text");
   return ms;
-}
-
-function toStepError(error: unknown): StepError {
-  if (!(error instanceof AppError)) throw error;
-  return { reason: error.reason, message: error.message };
-}
-
-const severity: readonly Receipt[] = ["not-started", "done", "partial", "may-still-run"];
-
-function worse(a: Receipt, b: Receipt): Receipt {
-  return severity.indexOf(a) >= severity.indexOf(b) ? a : b;
 }

@@ -142,7 +142,7 @@ const append = `create function append(
       get diagnostics found_count = row_count;
       if found_count <> cardinality(i_key) then raise 'an idempotency key is taken' using errcode = 'CF003'; end if;
     end if;
-    perform pg_notify('orchestrator_commit', w || note);
+    if note is not null then perform pg_notify('orchestrator_commit', w || note); end if;
     return next;
   end $$`;
 
