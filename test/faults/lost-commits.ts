@@ -4,7 +4,7 @@ import { join } from "node:path";
 import pino from "pino";
 import { startEmbeddedPostgres } from "../../services/runtime/postgres/embedded-server.ts";
 import { describeVerdict, type Verdict } from "../support/checker.ts";
-import { eachAtOnce, say, seededRandom } from "../support/fault-driver.ts";
+import { eachAtOnce, InfrastructureError, say, seededRandom } from "../support/fault-driver.ts";
 import { startFaultWorld } from "../support/fault-world.ts";
 import { type CommitKind, startPostgresCutProxy } from "../support/postgres-cut-proxy.ts";
 import type { Workload } from "../support/workload.ts";
@@ -26,7 +26,8 @@ export interface LostCommitsResult {
 const atOnce = 8;
 /** Of so many commits one loses its answer. */
 const oneOf: Readonly<Record<CommitKind, number>> = { append: 8, commit: 12 };
-const maxRuns = 5_000;
+/** If it takes more than that often the runs that were wanted, something is wrong with the cutting. */
+const maxRunsTimes = 10;
 
 /**
  * Cuts connections to PostgreSQL at the moment at which it has committed and
@@ -59,7 +60,12 @@ export async function lostCommits(options: LostCommitsOptions): Promise<LostComm
   const isDone = (): boolean => proxy.cuts.append >= wanted.append && proxy.cuts.commit >= wanted.commit;
   let started = 0;
   function* names(): Generator<string> {
-    while (started < runs || (!isDone() && started < maxRuns)) yield `run-${started++}`;
+    while (started < runs || !isDone()) {
+      if (started === runs * maxRunsTimes) {
+        throw new InfrastructureError(`only ${JSON.stringify(proxy.cuts)} were cut in ${started} runs`);
+      }
+      yield `run-${started++}`;
+    }
   }
   await eachAtOnce(names(), atOnce, async (run) => {
     const id = await world.start(workload, run);

@@ -21,7 +21,7 @@ interface Unit {
 
 // Message types of the protocol, version 3.0:
 // https://www.postgresql.org/docs/18/protocol-message-formats.html
-const frontend = { parse: 0x50, query: 0x51, sync: 0x53 } as const;
+const frontend = { bind: 0x42, parse: 0x50, query: 0x51, sync: 0x53 } as const;
 const backend = { commandComplete: 0x43, error: 0x45, readyForQuery: 0x5a } as const;
 const idle = 0x49;
 
@@ -41,6 +41,8 @@ export async function startPostgresCutProxy(
   const server = createServer((client) => {
     const upstream = connect(target.port, target.host);
     const units: Unit[] = [];
+    /** What prepared statements do, by their names; the one without a name is replaced each time. */
+    const prepared = new Map<string, CommitKind | undefined>();
     let sending: Unit = { kind: undefined };
     let held: Buffer[] = [];
     const cut = (kind: CommitKind): void => {
@@ -52,7 +54,11 @@ export async function startPostgresCutProxy(
     const fromClient = messagesOf({ startsUntyped: true });
     client.on("data", (chunk) => {
       for (const { type, body } of fromClient(chunk)) {
-        if (type === frontend.parse) sending.kind ??= kindOf(textAfterName(body));
+        if (type === frontend.parse) {
+          const [name = "", statement = ""] = textsOf(body);
+          prepared.set(name, kindOf(statement));
+        }
+        if (type === frontend.bind) sending.kind ??= prepared.get(textsOf(body)[1] ?? "");
         if (type === frontend.query) units.push({ kind: kindOf(body.toString("latin1")) });
         if (type === frontend.sync) {
           units.push(sending);
@@ -108,13 +114,13 @@ export async function startPostgresCutProxy(
 }
 
 function kindOf(statement: string): CommitKind | undefined {
-  if (statement.startsWith("select * from append(")) return "append";
+  if (/\bfrom append\(/.test(statement)) return "append";
   return /^commit\b/i.test(statement) ? "commit" : undefined;
 }
 
-/** The second of the two texts of a Parse message, the first of which is the statement's name. */
-function textAfterName(body: Buffer): string {
-  return body.toString("latin1", body.indexOf(0) + 1);
+/** The texts that a message begins with, each ended by a zero: name and statement of Parse, portal and name of Bind. */
+function textsOf(body: Buffer): readonly string[] {
+  return body.toString("latin1").split("\0", 2);
 }
 
 interface Message {
