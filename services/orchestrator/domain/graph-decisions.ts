@@ -5,11 +5,11 @@
 import { AppError } from "../../runtime/errors/app-error.ts";
 import { failureOf } from "../../runtime/errors/failure.ts";
 import type { StepError, StepPlace } from "./entry.ts";
-import type { GraphRun, StepState } from "./graph-run.ts";
 import { graphLimits, type RetryPolicy } from "./graph/graph.ts";
 import type { PlanNode } from "./graph/plan.ts";
 import type { Scope } from "./graph/scope.ts";
 import { resolve, type Template } from "./graph/template.ts";
+import type { GraphRun, StepState } from "./graph-run.ts";
 import type { Json } from "./json.ts";
 
 /** What a step's templates and conditions see. */
