@@ -2,7 +2,7 @@ import { create, fromJson, type JsonObject, type JsonValue, toJson } from "@bufb
 import { durationFromMs, type Value, ValueSchema } from "@bufbuild/protobuf/wkt";
 import { GraphSchema } from "@cadre/gen/cadre/orchestrator/v1/graph_pb";
 import type { RunEvent } from "@cadre/gen/cadre/orchestrator/v1/run_event_pb";
-import { BatchAction, type Run, RunService, RunState, StepState } from "@cadre/gen/cadre/orchestrator/v1/run_pb";
+import { BatchAction, type Run, type RunService, RunState, StepState } from "@cadre/gen/cadre/orchestrator/v1/run_pb";
 import type { Client } from "@connectrpc/connect";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { FakeTools } from "../../test/support/fake-tools.ts";

@@ -1,4 +1,4 @@
-import { create, fromBinary, fromJson, toBinary } from "@bufbuild/protobuf";
+import { create, fromBinary, fromJson, type JsonObject, toBinary } from "@bufbuild/protobuf";
 import { GraphSchema } from "@cadre/gen/cadre/orchestrator/v1/graph_pb";
 import { WatchRunRequestSchema, WatchRunResponseSchema } from "@cadre/gen/cadre/orchestrator/v1/run_pb";
 import { type Cadre, createCadre } from "@cadre/sdk";
@@ -10,7 +10,7 @@ import { runProgram } from "../support/run-program.ts";
 // A run is started and watched by doors that are not ours, in one process and
 // over a mesh with two orchestrators.
 
-const graph = {
+const graph: JsonObject = {
   name: "doors",
   steps: [
     { name: "first", tool: { tool: "echo", arguments: { text: { $ref: "input" } } } },
