@@ -1,8 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type pg from "pg";
-import { toUuid } from "../../services/runtime/ids/id.ts";
 import { describeVerdict, type Verdict } from "../support/checker.ts";
-import { connectToEmbedded } from "../support/embedded-witness.ts";
+import { connectToEmbedded, storedId } from "../support/embedded-witness.ts";
 import { InfrastructureError, reach, say, seededRandom } from "../support/fault-driver.ts";
 import { type FaultWorld, startFaultWorld } from "../support/fault-world.ts";
 import type { Workload } from "../support/workload.ts";
@@ -132,15 +131,14 @@ interface Place {
   readonly ended: boolean;
 }
 
-/** Who owned the shard of each session, and how far its run was. */
+/** Who owned the shard of each run, and how far it was. */
 async function places(database: pg.Client, ids: readonly string[]): Promise<ReadonlyMap<string, Place>> {
-  const uuids = ids.map((id) => toUuid("ses", id));
-  const { rows } = await database.query<{ session_id: string; writer: string; head: number; ended: boolean }>(
-    `select r.session_id, s.writer, r.head, r.ended from run r join shard s using (shard)
-      where r.session_id = any($1::uuid[])`,
-    [uuids],
+  const { rows } = await database.query<{ id: string; writer: string; head: number; ended: boolean }>(
+    `select coalesce(r.session_id, r.run_id) as id, s.writer, r.head, r.ended from run r join shard s using (shard)
+      where coalesce(r.session_id, r.run_id) = any($1::uuid[])`,
+    [ids.map(storedId)],
   );
-  return new Map(rows.map((row) => [row.session_id, { writer: BigInt(row.writer), head: row.head, ended: row.ended }]));
+  return new Map(rows.map((row) => [row.id, { writer: BigInt(row.writer), head: row.head, ended: row.ended }]));
 }
 
 /** The writer that was fenced since; undefined while there is none. */

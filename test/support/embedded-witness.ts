@@ -1,7 +1,13 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import pg from "pg";
+import { toUuid } from "../../services/runtime/ids/id.ts";
 import { readServerProcess } from "../../services/runtime/postgres/server-process.ts";
+
+/** The id of a run, or of the session that it is the turn of, as it is stored: `coalesce(session_id, run_id)`. */
+export function storedId(id: string): string {
+  return toUuid(id.startsWith("ses_") ? "ses" : "run", id);
+}
 
 /**
  * Connects to the PostgreSQL of a data directory as its superuser, past every

@@ -1,5 +1,5 @@
 import type pg from "pg";
-import { toUuid } from "../../services/runtime/ids/id.ts";
+import { storedId } from "./embedded-witness.ts";
 import { InfrastructureError, type Random } from "./fault-driver.ts";
 
 /** A run as it is stored. */
@@ -16,7 +16,7 @@ export async function readStoredRuns(
   database: pg.Client,
   ids: Iterable<string>,
 ): Promise<ReadonlyMap<string, StoredRun>> {
-  const byUuid = new Map([...ids].map((id) => [toUuid(id.startsWith("ses_") ? "ses" : "run", id), id]));
+  const byUuid = new Map([...ids].map((id) => [storedId(id), id]));
   const { rows } = await database.query<{
     owner: string;
     run_id: string;
