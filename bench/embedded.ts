@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs";
-import { createCadre, type Cadre } from "@cadre/sdk";
+import { type Cadre, createCadre } from "@cadre/sdk";
 import { type RunningCadre, startCadre } from "../test/support/cadre.ts";
 import { type Comparison, median, printReport, quantile } from "./report.ts";
 

@@ -1,7 +1,6 @@
 import { type ChildProcess, fork } from "node:child_process";
-import { toBinary } from "@bufbuild/protobuf";
+import { create, toBinary } from "@bufbuild/protobuf";
 import { GetSessionRequestSchema } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
-import { create } from "@bufbuild/protobuf";
 import { Pool } from "undici";
 import { newId } from "../services/runtime/ids/id.ts";
 import type { Contestant } from "./gateway/contestant.ts";

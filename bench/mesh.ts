@@ -2,7 +2,7 @@ import { type ChildProcess, fork } from "node:child_process";
 import { generateKeyPairSync } from "node:crypto";
 import { type Call, type Contestant, connect, contestants } from "./mesh/contestant.ts";
 import type { ServeOrder } from "./mesh/serve.ts";
-import { makeTls, type MeshTls } from "./mesh/tls.ts";
+import { type MeshTls, makeTls } from "./mesh/tls.ts";
 import { median, printReport } from "./report.ts";
 
 // What a call between two services costs: 32 at once, client and server in two

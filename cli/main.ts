@@ -1,6 +1,6 @@
 import { Command, CommanderError } from "commander";
-import { type Explanation, explain } from "./failure.ts";
 import packageJson from "../package.json" with { type: "json" };
+import { type Explanation, explain } from "./failure.ts";
 
 /** Commands that one module brings. It is loaded only when one of them is called. */
 interface CommandGroup {

@@ -1,4 +1,4 @@
-import { type Run, type RunStep, RunState, reasonName, StepState, stepStateName } from "@cadre/sdk";
+import { type Run, RunState, type RunStep, reasonName, StepState, stepStateName } from "@cadre/sdk";
 import { type Context, ROOT_CONTEXT, type Span, SpanStatusCode, trace } from "@opentelemetry/api";
 import { ExportResultCode } from "@opentelemetry/core";
 import { OTLPTraceExporter } from "@opentelemetry/exporter-trace-otlp-http";

@@ -1,4 +1,4 @@
-import { type Step, runSteps } from "./steps.ts";
+import { runSteps, type Step } from "./steps.ts";
 
 /** What `npm run check` checks, and CI with it. */
 export const checks: readonly Step[] = [

@@ -12,7 +12,7 @@ import {
 } from "@bufbuild/protobuf";
 import { FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import { field as fieldRules } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
-import { authz, event_stream, Exposure, exposure, host, Relation } from "@cadre/gen/cadre/options/v1/options_pb";
+import { authz, Exposure, event_stream, exposure, host, Relation } from "@cadre/gen/cadre/options/v1/options_pb";
 
 /**
  * Lints what buf cannot know of our contracts. Returns one line a problem:

@@ -45,7 +45,9 @@ for (const { name, options } of chosen) {
   });
   const seconds = Math.round((performance.now() - startedMs) / 1_000);
   if (status !== 0) failed += 1;
-  lines.push(`${status === 0 ? "ok  " : "FAIL"} ${name} (${seconds} s)${error === undefined ? "" : `: ${error.message}`}`);
+  lines.push(
+    `${status === 0 ? "ok  " : "FAIL"} ${name} (${seconds} s)${error === undefined ? "" : `: ${error.message}`}`,
+  );
 }
 process.stdout.write(`${lines.join("\n")}\n${chosen.length - failed} passed, ${failed} failed\n`);
 process.exitCode = failed === 0 ? 0 : 1;

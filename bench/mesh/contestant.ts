@@ -19,10 +19,10 @@ import {
   Client,
   credentials,
   Metadata,
-  type sendUnaryData,
   Server,
   ServerCredentials,
   type ServerUnaryCall,
+  type sendUnaryData,
 } from "@grpc/grpc-js";
 import { metrics, trace } from "@opentelemetry/api";
 import pino from "pino";
@@ -40,8 +40,8 @@ import type { TlsMaterial } from "../../services/runtime/mesh/tls.ts";
 import { type Implementation, implement } from "../../services/runtime/rpc/implementation.ts";
 import { type RequestContext, requestContextKey } from "../../services/runtime/rpc/request-context.ts";
 import { clientSpan } from "../../services/runtime/telemetry/client-span.ts";
-import { newSpanContext, toTraceparent } from "../../services/runtime/telemetry/traceparent.ts";
 import { startTelemetry } from "../../services/runtime/telemetry/telemetry.ts";
+import { newSpanContext, toTraceparent } from "../../services/runtime/telemetry/traceparent.ts";
 
 /** What is compared: the same typed call, by the same codec, with the same deadline. */
 export const contestants = ["ours", "ours, no interceptors", "grpc-js", "connect-node"] as const;

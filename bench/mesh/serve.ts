@@ -1,6 +1,6 @@
 import { createPublicKey } from "node:crypto";
-import { type Contestant, serve } from "./contestant.ts";
 import type { TlsMaterial } from "../../services/runtime/mesh/tls.ts";
+import { type Contestant, serve } from "./contestant.ts";
 
 // The other process of `bench/mesh.ts`: serves one contestant until its parent goes.
 

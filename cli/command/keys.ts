@@ -1,5 +1,5 @@
 import { text } from "node:stream/consumers";
-import { type Key, jsonOf, Role, type TokenReference } from "@cadre/sdk";
+import { jsonOf, type Key, Role, type TokenReference } from "@cadre/sdk";
 import { type Command, Option } from "commander";
 import { type ConnectionFlags, connect, withConnection } from "../connection.ts";
 import { parseDurationMs } from "../duration.ts";

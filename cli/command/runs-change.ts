@@ -1,4 +1,3 @@
-import { confirm, isCancel } from "@clack/prompts";
 import {
   type BatchProgress,
   type Cadre,
@@ -7,6 +6,7 @@ import {
   type RunFilterOptions,
   runStateName,
 } from "@cadre/sdk";
+import { confirm, isCancel } from "@clack/prompts";
 import type { Command } from "commander";
 import { type ConnectionFlags, connect, withConnection } from "../connection.ts";
 import { exitCode } from "../exit-code.ts";

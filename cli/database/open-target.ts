@@ -1,5 +1,4 @@
-import { resolve } from "node:path";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import type { Logger } from "../../services/runtime/log/log.ts";
 import { DataDirectoryInUseError, startEmbeddedPostgres } from "../../services/runtime/postgres/embedded-server.ts";
 import { readCluster } from "../../services/runtime/postgres/postgres-cluster.ts";

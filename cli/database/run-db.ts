@@ -1,9 +1,9 @@
 import pino from "pino";
 import {
+  type MigrationStatus,
   migrateDown,
   migrateUp,
   migrationStatus,
-  type MigrationStatus,
 } from "../../services/runtime/postgres/migrator.ts";
 import { type ExitCode, exitCode } from "../exit-code.ts";
 import { CliError } from "../failure.ts";

@@ -1,7 +1,7 @@
 import { ConfigurationError } from "../../services/runtime/config/settings.ts";
-import { flagOf, loadConfiguration, serverSettings } from "../server/configuration.ts";
 import type { Connection } from "../connection.ts";
 import { exitCode } from "../exit-code.ts";
+import { flagOf, loadConfiguration, serverSettings } from "../server/configuration.ts";
 import type { Finding } from "./finding.ts";
 
 /**

@@ -1,7 +1,7 @@
 import { mkdirSync } from "node:fs";
+import { newId } from "../../services/runtime/ids/id.ts";
 import { createLog } from "../../services/runtime/log/create-log.ts";
 import type { Logger } from "../../services/runtime/log/log.ts";
-import { newId } from "../../services/runtime/ids/id.ts";
 import { startTelemetry, type Telemetry } from "../../services/runtime/telemetry/telemetry.ts";
 import { dataDirectoryOf, type ServerConfiguration } from "./configuration.ts";
 import { version } from "./version.ts";

@@ -11,7 +11,7 @@ import { settingsOf } from "./flags.ts";
 import type { ProcessScope } from "./process-scope.ts";
 import { runServer } from "./run-server.ts";
 import { startDatabase } from "./start-database.ts";
-import { serviceStarters, type StartableService } from "./start-service.ts";
+import { type StartableService, serviceStarters } from "./start-service.ts";
 import { version } from "./version.ts";
 
 /** One process of the mesh. */

@@ -13,7 +13,7 @@ import { explainFailedStart } from "./exit.ts";
 import { settingsOf } from "./flags.ts";
 import type { ProcessScope } from "./process-scope.ts";
 import { runServer } from "./run-server.ts";
-import { isStartable, serviceStarters, type StartableService } from "./start-service.ts";
+import { isStartable, type StartableService, serviceStarters } from "./start-service.ts";
 import { version } from "./version.ts";
 
 const graceMs = 30_000;

@@ -1,6 +1,6 @@
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { type Agent, AgentService } from "@cadre/gen/cadre/orchestrator/v1/agent_pb";
-import { type CallOptions, type Caller, required } from "./caller.ts";
+import { type Caller, type CallOptions, required } from "./caller.ts";
 import { createListing, type Listing, type PageOptions } from "./page.ts";
 import type { RunGraph } from "./runs/run-definition.ts";
 

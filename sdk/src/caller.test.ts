@@ -11,7 +11,7 @@ import {
 } from "@cadre/gen/google/rpc/error_details_pb";
 import { Code, ConnectError, createRouterTransport, type HandlerContext } from "@connectrpc/connect";
 import { expect, test } from "vitest";
-import { CadreError, createCadre, type CadreOptions } from "./index.ts";
+import { CadreError, type CadreOptions, createCadre } from "./index.ts";
 
 function setUp(
   handler: (call: number, context: HandlerContext) => void | Promise<void>,

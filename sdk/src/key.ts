@@ -1,7 +1,7 @@
 import { durationFromMs, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { ApiKeyService, type Key, Role } from "@cadre/gen/cadre/credentials/v1/api_key_pb";
-import { TokenService, type RevokeTokenResponse } from "@cadre/gen/cadre/credentials/v1/token_pb";
-import { type CallOptions, type Caller, type EffectCallOptions, required } from "./caller.ts";
+import { type RevokeTokenResponse, TokenService } from "@cadre/gen/cadre/credentials/v1/token_pb";
+import { type Caller, type CallOptions, type EffectCallOptions, required } from "./caller.ts";
 import { createListing, type Listing, type PageOptions } from "./page.ts";
 
 /** What a new key is to be. */

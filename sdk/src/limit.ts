@@ -1,5 +1,5 @@
 import { IdentityService, type Limit } from "@cadre/gen/cadre/credentials/v1/identity_pb";
-import { type CallOptions, type Caller, required } from "./caller.ts";
+import { type Caller, type CallOptions, required } from "./caller.ts";
 
 /** The limits of the org. */
 export interface Limits {

@@ -1,6 +1,6 @@
+import { Reason } from "@cadre/gen/cadre/errors/v1/reason_pb";
 import { TurnState } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
 import { SessionService } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
-import { Reason } from "@cadre/gen/cadre/errors/v1/reason_pb";
 import { Code, ConnectError, createRouterTransport } from "@connectrpc/connect";
 import { expect, test } from "vitest";
 import { z } from "zod";

@@ -1,6 +1,6 @@
 import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
 import { type CallToolResponse, type Tool, ToolService } from "@cadre/gen/cadre/tools/v1/tool_pb";
-import { type CallOptions, type Caller, required } from "./caller.ts";
+import { type Caller, type CallOptions, required } from "./caller.ts";
 import type { DefinedTool, ToolDefinitionInit } from "./define-tool.ts";
 import { CadreError, reasonName } from "./error.ts";
 import { valueOf } from "./json.ts";

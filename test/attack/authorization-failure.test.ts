@@ -9,8 +9,8 @@ import { createConnectTransport, createGrpcTransport, createGrpcWebTransport } f
 import { SignJWT } from "jose";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { AppError } from "../../services/runtime/errors/app-error.ts";
-import { createServiceTokenSigner, serviceTokenHeader } from "../../services/runtime/identity/service-token.ts";
 import { createLocalAuthority } from "../../services/runtime/identity/service-identity.ts";
+import { createServiceTokenSigner, serviceTokenHeader } from "../../services/runtime/identity/service-token.ts";
 import { newId } from "../../services/runtime/ids/id.ts";
 import { type GatewayWorld, startGatewayWorld } from "../support/gateway-world.ts";
 

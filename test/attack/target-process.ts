@@ -14,20 +14,20 @@ import {
 import { ToolService } from "@cadre/gen/cadre/tools/v1/tool_pb";
 import { ServerReflection } from "@cadre/gen/grpc/reflection/v1/reflection_pb";
 import type { HandlerContext } from "@connectrpc/connect";
-import { pino } from "pino";
-import { createRouterTransport, createClient, type ConnectRouter } from "@connectrpc/connect";
+import { type ConnectRouter, createClient, createRouterTransport } from "@connectrpc/connect";
 import { metrics, trace } from "@opentelemetry/api";
+import { pino } from "pino";
 import { loadContract } from "../../services/gateway/contract/load-contract.ts";
 import { createGateway } from "../../services/gateway/create-gateway.ts";
 import { createByteBudget } from "../../services/runtime/edge/byte-budget.ts";
+import { createConnectHandler } from "../../services/runtime/edge/connect-handler.ts";
+import { edgeLimits } from "../../services/runtime/edge/edge-limits.ts";
 import type { EdgeHandler } from "../../services/runtime/edge/edge-request.ts";
+import { createEdgeServer } from "../../services/runtime/edge/edge-server.ts";
 import { deadline } from "../../services/runtime/interceptor/deadline.ts";
 import { errors } from "../../services/runtime/interceptor/errors.ts";
 import { limits as callLimits } from "../../services/runtime/interceptor/limits.ts";
 import { telemetry } from "../../services/runtime/interceptor/telemetry.ts";
-import { createConnectHandler } from "../../services/runtime/edge/connect-handler.ts";
-import { edgeLimits } from "../../services/runtime/edge/edge-limits.ts";
-import { createEdgeServer } from "../../services/runtime/edge/edge-server.ts";
 import { type Implementation, implement } from "../../services/runtime/rpc/implementation.ts";
 import type { TargetOptions, TargetReport } from "./target.ts";
 

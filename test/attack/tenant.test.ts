@@ -1,13 +1,13 @@
+import { readFileSync } from "node:fs";
 import type { JsonObject } from "@bufbuild/protobuf";
 import { createFileRegistry, fromBinary, getOption } from "@bufbuild/protobuf";
 import { FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import { Exposure, exposure, Relation } from "@cadre/gen/cadre/options/v1/options_pb";
 import { type Cadre, createCadre, defineTool } from "@cadre/sdk";
-import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { newId } from "../../services/runtime/ids/id.ts";
-import { callRaw } from "../support/connect-json.ts";
 import { type RunningCadre, startCadre } from "../support/cadre.ts";
+import { callRaw } from "../support/connect-json.ts";
 import { type PublicMethod, publicMethods, publicServices } from "../support/public-method.ts";
 
 // Made from the contract: a method that is added tomorrow is tried tomorrow.

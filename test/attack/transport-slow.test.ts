@@ -3,8 +3,8 @@ import { readdir } from "node:fs/promises";
 import * as net from "node:net";
 import * as tls from "node:tls";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { selfSigned } from "./self-signed.ts";
 import { connectFrames, type FrameConnection, frame, frameType, grpcFields, headerBlock } from "./h2-frames.ts";
+import { selfSigned } from "./self-signed.ts";
 import { doors, startTarget, type Target } from "./target.ts";
 import { call, callConnect, envelope, sessionMethod } from "./wire-client.ts";
 

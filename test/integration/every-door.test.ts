@@ -1,13 +1,12 @@
-import * as grpc from "@grpc/grpc-js";
-import { type CadreError, createCadre } from "@cadre/sdk";
-import { fromBinary, toBinary } from "@bufbuild/protobuf";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import {
   SendTurnRequestSchema,
   SendTurnResponseSchema,
   StreamEventsRequestSchema,
   StreamEventsResponseSchema,
 } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
-import { create } from "@bufbuild/protobuf";
+import { type CadreError, createCadre } from "@cadre/sdk";
+import * as grpc from "@grpc/grpc-js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type RunningCadre, startCadre, topologies } from "../support/cadre.ts";
 import { runProgram } from "../support/run-program.ts";

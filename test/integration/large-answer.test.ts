@@ -1,5 +1,5 @@
-import { ErrorInfoSchema } from "@cadre/gen/google/rpc/error_details_pb";
 import { SessionService } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
+import { ErrorInfoSchema } from "@cadre/gen/google/rpc/error_details_pb";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { createConnectTransport, createGrpcTransport, createGrpcWebTransport } from "@connectrpc/connect-node";
 import { afterAll, beforeAll, expect, test } from "vitest";

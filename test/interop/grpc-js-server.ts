@@ -1,7 +1,6 @@
-import { fromBinary, type MessageInitShape, toBinary, create } from "@bufbuild/protobuf";
+import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import {
   type Metadata,
-  type sendUnaryData,
   Server,
   ServerCredentials,
   type ServerDuplexStream,
@@ -9,6 +8,7 @@ import {
   type ServerReadableStream,
   type ServerUnaryCall,
   type ServerWritableStream,
+  type sendUnaryData,
 } from "@grpc/grpc-js";
 import { toConnectError } from "../../services/runtime/errors/failure.ts";
 import { fromMetadata, toMetadata } from "../../services/runtime/mesh/metadata.ts";

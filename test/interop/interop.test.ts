@@ -3,8 +3,8 @@ import { BadRequestSchema, ErrorInfoSchema } from "@cadre/gen/google/rpc/error_d
 import { Code } from "@connectrpc/connect";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createMemoryMesh } from "../../services/runtime/memory/memory-mesh.ts";
-import { defaultMessageLimits } from "../../services/runtime/rpc/message-codec.ts";
 import { type Implementation, implement } from "../../services/runtime/rpc/implementation.ts";
+import { defaultMessageLimits } from "../../services/runtime/rpc/message-codec.ts";
 import {
   Behavior,
   InteropRequestSchema,

@@ -2,7 +2,7 @@ import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { startFakeCadre, fakeKey } from "../support/fake-cadre.ts";
+import { fakeKey, startFakeCadre } from "../support/fake-cadre.ts";
 
 const root = join(import.meta.dirname, "../..");
 

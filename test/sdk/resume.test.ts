@@ -1,7 +1,7 @@
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { createCadre } from "@cadre/sdk";
 import { SessionService } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
+import { createCadre } from "@cadre/sdk";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import fc from "fast-check";
 import { afterEach, expect, test } from "vitest";

@@ -19,6 +19,7 @@ import { credentialsSettings } from "../../services/credentials/config.ts";
 import { type RunningCredentials, startCredentials } from "../../services/credentials/main.ts";
 import { forwardService } from "../../services/gateway/forward/forward-service.ts";
 import { type Environment, parseSettings } from "../../services/runtime/config/settings.ts";
+import { edgeRequestKey } from "../../services/runtime/edge/edge-request.ts";
 import { createBearerAuthenticator } from "../../services/runtime/identity/bearer-authenticator.ts";
 import { type ChangeFeed, createChangeFeed } from "../../services/runtime/identity/change-feed.ts";
 import { createLimits } from "../../services/runtime/identity/limits.ts";
@@ -28,7 +29,6 @@ import { edgeInterceptors } from "../../services/runtime/interceptor/chain.ts";
 import { createMemoryMesh } from "../../services/runtime/memory/memory-mesh.ts";
 import { createPlatform } from "../../services/runtime/platform/create-platform.ts";
 import type { Platform } from "../../services/runtime/platform/platform.ts";
-import { edgeRequestKey } from "../../services/runtime/edge/edge-request.ts";
 import { startTelemetry } from "../../services/runtime/telemetry/telemetry.ts";
 import { createTestDatabase } from "./postgres.ts";
 

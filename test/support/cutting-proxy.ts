@@ -1,4 +1,4 @@
-import { createServer, type AddressInfo, connect, type Socket } from "node:net";
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 
 /** A TCP proxy that resets connections in the middle of what the server sends. */
 export interface CuttingProxy {

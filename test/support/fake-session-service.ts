@@ -3,8 +3,8 @@ import { type SessionEvent, SessionEventSchema, TurnState } from "@cadre/gen/cad
 import {
   type SendTurnRequest,
   type SessionService,
-  StreamEventsResponseSchema,
   type StreamEventsResponse,
+  StreamEventsResponseSchema,
   TurnSchema,
 } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
 import { Code, ConnectError, type HandlerContext, type ServiceImpl } from "@connectrpc/connect";

@@ -1,6 +1,5 @@
 import { create, type JsonObject, type MessageInitShape } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
-import { ErrorInfoSchema } from "@cadre/gen/google/rpc/error_details_pb";
 import {
   type ConnectRequest,
   type ConnectResponse,
@@ -9,6 +8,7 @@ import {
   type ReportResultRequest,
   type ToolWorkerService,
 } from "@cadre/gen/cadre/tools/v1/tool_worker_pb";
+import { ErrorInfoSchema } from "@cadre/gen/google/rpc/error_details_pb";
 import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
 
 type Message = NonNullable<MessageInitShape<typeof ConnectResponseSchema>["message"]>;

@@ -7,13 +7,13 @@ import { type Client, createClient, type Interceptor } from "@connectrpc/connect
 import { connectNodeAdapter, createConnectTransport } from "@connectrpc/connect-node";
 import pino from "pino";
 import { type LimitName, limitDefinitions } from "../../services/credentials/domain/limit.ts";
+import type { Denial } from "../../services/runtime/audit/denial-log.ts";
 import { parseSettings } from "../../services/runtime/config/settings.ts";
 import { decodePrincipal, encodePrincipal } from "../../services/runtime/identity/principal.ts";
 import { newId } from "../../services/runtime/ids/id.ts";
 import { errors } from "../../services/runtime/interceptor/errors.ts";
 import { validation } from "../../services/runtime/interceptor/validation.ts";
 import { createPageTokens } from "../../services/runtime/page/page-token.ts";
-import type { Denial } from "../../services/runtime/audit/denial-log.ts";
 import type { Database } from "../../services/runtime/postgres/database.ts";
 import { migrate } from "../../services/runtime/postgres/migrator.ts";
 import { openDatabase } from "../../services/runtime/postgres/open-database.ts";

@@ -1,12 +1,12 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { toJson } from "@bufbuild/protobuf";
 import { GetHealthResponseSchema, ServingState } from "@cadre/gen/cadre/gateway/v1/health_pb";
+import { toErrorAnswer } from "../../runtime/edge/error-body.ts";
 import { AppError } from "../../runtime/errors/app-error.ts";
 import { toAppError } from "../../runtime/errors/failure.ts";
 import { newId } from "../../runtime/ids/id.ts";
 import type { Logger } from "../../runtime/log/log.ts";
 import type { Health } from "../app/health.ts";
-import { toErrorAnswer } from "../../runtime/edge/error-body.ts";
 import { type CpuProfiler, maxProfileSeconds } from "./cpu-profile.ts";
 
 export interface AdminHandlerOptions {

@@ -1,7 +1,7 @@
 import type { OutgoingHttpHeaders } from "node:http";
 import { type EdgeIncoming, type EdgeResponse, edgeRequest } from "../../runtime/edge/edge-request.ts";
-import { createResponseWriter } from "../../runtime/edge/response-writer.ts";
 import { toErrorAnswer } from "../../runtime/edge/error-body.ts";
+import { createResponseWriter } from "../../runtime/edge/response-writer.ts";
 import { HttpError } from "./http-error.ts";
 
 /** The content type of what is JSON. */

@@ -10,6 +10,7 @@ import {
 import { type ByteBudget, type ByteLease, byteLeaseKey } from "../../runtime/edge/byte-budget.ts";
 import { type EdgeLimits, edgeLimits, messageLimits } from "../../runtime/edge/edge-limits.ts";
 import { type EdgeIncoming, type EdgeResponse, edgeRequest, edgeRequestKey } from "../../runtime/edge/edge-request.ts";
+import { toErrorAnswer } from "../../runtime/edge/error-body.ts";
 import { answerTooLarge } from "../../runtime/edge/message-size.ts";
 import type { OnRefused, RefusedCall } from "../../runtime/edge/refused-call.ts";
 import { assertMetadata } from "../../runtime/edge/request-metadata.ts";
@@ -19,7 +20,6 @@ import { toAppError } from "../../runtime/errors/failure.ts";
 import { isServerStreaming, isUnary } from "../contract/method-kind.ts";
 import { answerEmpty, answerError, answerWhole, jsonType, setHead } from "./answer.ts";
 import { bindRequest } from "./bind-request.ts";
-import { toErrorAnswer } from "../../runtime/edge/error-body.ts";
 import { HttpError } from "./http-error.ts";
 import { hasBody, readJson } from "./read-body.ts";
 import { toHeaders } from "./request-header.ts";

@@ -4,8 +4,8 @@ import { SessionService, StreamEventsResponseSchema } from "@cadre/gen/cadre/orc
 import { CallToolResponseSchema, ToolService } from "@cadre/gen/cadre/tools/v1/tool_pb";
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { AppError } from "../../runtime/errors/app-error.ts";
 import { toErrorAnswer } from "../../runtime/edge/error-body.ts";
+import { AppError } from "../../runtime/errors/app-error.ts";
 import { type Route, routesOf } from "./route.ts";
 import { streamFormat } from "./stream-answer.ts";
 

@@ -162,7 +162,8 @@ function problemOfWait(
   switch (task.kind) {
     case "timer": {
       const until = "until" in task.due ? resolve(task.due.until, scopeOf(run)) : undefined;
-      const dueAtMs = "durationMs" in task.due ? atMs + task.due.durationMs : Date.parse(String(until));
+      const dueAtMs =
+        "durationMs" in task.due ? atMs + task.due.durationMs : Date.parse(typeof until === "string" ? until : "");
       const close = wait.for === "timer" && Math.abs(wait.dueAtMs - dueAtMs) <= ("until" in task.due ? 0 : decisionMs);
       return close
         ? undefined

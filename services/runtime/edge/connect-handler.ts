@@ -33,10 +33,10 @@ import {
 } from "./edge-request.ts";
 import { guardedBody, type MessageGuard, openMessage } from "./guarded-message.ts";
 import { jsonReadOptions } from "./json-message.ts";
-import { authorityOf } from "./request-head.ts";
-import { logRefused, type OnRefused } from "./refused-call.ts";
-import { assertMetadata } from "./request-metadata.ts";
 import { assertSendable } from "./message-size.ts";
+import { logRefused, type OnRefused } from "./refused-call.ts";
+import { authorityOf } from "./request-head.ts";
+import { assertMetadata } from "./request-metadata.ts";
 import { pathOf } from "./request-path.ts";
 import { createResponseWriter, type ResponseWriter } from "./response-writer.ts";
 

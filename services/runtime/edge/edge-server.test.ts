@@ -15,8 +15,8 @@ import { AppError } from "../errors/app-error.ts";
 import { fromConnectError } from "../errors/failure.ts";
 import { implement } from "../rpc/implementation.ts";
 import { createConnectHandler } from "./connect-handler.ts";
-import { createEdgeServer, type EdgeServer, type EdgeServerOptions } from "./edge-server.ts";
 import { edgeRequest } from "./edge-request.ts";
+import { createEdgeServer, type EdgeServer, type EdgeServerOptions } from "./edge-server.ts";
 import { PortInUseError } from "./port-in-use.ts";
 
 const run = promisify(execFile);

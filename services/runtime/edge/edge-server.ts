@@ -1,11 +1,11 @@
-import type { IncomingMessage, Server as Http1Server } from "node:http";
+import type { Server as Http1Server, IncomingMessage } from "node:http";
 import type { Http2Server } from "node:http2";
 import * as net from "node:net";
 import type { Duplex } from "node:stream";
 import * as tls from "node:tls";
+import { AppError } from "../errors/app-error.ts";
 import { newId } from "../ids/id.ts";
 import type { Logger } from "../log/log.ts";
-import { AppError } from "../errors/app-error.ts";
 import { createAuthorityRule } from "./authority.ts";
 import { createConnectionGate, plainAddress } from "./connection-gate.ts";
 import { answerEarly } from "./early-refusal.ts";

@@ -1,5 +1,5 @@
 import { create, type JsonObject, toBinary, toJson } from "@bufbuild/protobuf";
-import { SessionSchema, SendTurnRequestSchema } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
+import { SendTurnRequestSchema, SessionSchema } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { AppError } from "../errors/app-error.ts";

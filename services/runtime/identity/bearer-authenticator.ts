@@ -79,7 +79,8 @@ export function createBearerAuthenticator(options: BearerAuthenticatorOptions): 
       if (answer.principal === undefined) throw refused("REFUSED", { audited: true });
       assertPrincipal(answer.principal);
       const principal = freezePrincipal(answer.principal);
-      if (expiryMs(principal) + skewMs <= now()) throw refused("EXPIRED", { actor: principal.subject, orgId: principal.orgId });
+      if (expiryMs(principal) + skewMs <= now())
+        throw refused("EXPIRED", { actor: principal.subject, orgId: principal.orgId });
       if (answer.revision < changes.revision) continue;
       if (!changes.isFresh()) return { principal, callingService: undefined };
       const entry: Allowed = {

@@ -1,5 +1,5 @@
-import type { Meter, Tracer } from "@opentelemetry/api";
 import type { Interceptor } from "@connectrpc/connect";
+import type { Meter, Tracer } from "@opentelemetry/api";
 import type { AuditSink } from "../audit/audit-sink.ts";
 import type { DenialLog } from "../audit/denial-log.ts";
 import type { Authenticator } from "../identity/authenticator.ts";

@@ -1,8 +1,8 @@
 import { Code, type ConnectError, type Interceptor } from "@connectrpc/connect";
+import { AppError } from "../errors/app-error.ts";
 import { toAppError, toConnectError } from "../errors/failure.ts";
 import { newId } from "../ids/id.ts";
 import type { Logger } from "../log/log.ts";
-import { AppError } from "../errors/app-error.ts";
 import { observeStream } from "../rpc/message-stream.ts";
 import { requestContext } from "../rpc/request-context.ts";
 

@@ -1,4 +1,3 @@
-import { metrics, trace } from "@opentelemetry/api";
 import { type OnBusy, SessionService } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
 import {
   BadRequestSchema,
@@ -7,6 +6,7 @@ import {
   RetryInfoSchema,
 } from "@cadre/gen/google/rpc/error_details_pb";
 import { Code, ConnectError, createClient, createRouterTransport, type ServiceImpl } from "@connectrpc/connect";
+import { metrics, trace } from "@opentelemetry/api";
 import pino from "pino";
 import { expect, test } from "vitest";
 import { AppError } from "../errors/app-error.ts";

@@ -6,10 +6,10 @@ import { Code, ConnectError, createClient, createRouterTransport, type Intercept
 import { metrics, trace } from "@opentelemetry/api";
 import { pino } from "pino";
 import { expect, test } from "vitest";
+import { edgeRequestKey } from "../edge/edge-request.ts";
 import { AppError } from "../errors/app-error.ts";
 import type { Limits } from "../identity/limits.ts";
 import { newId } from "../ids/id.ts";
-import { edgeRequestKey } from "../edge/edge-request.ts";
 import { requestContext } from "../rpc/request-context.ts";
 import { errors } from "./errors.ts";
 import { quota } from "./quota.ts";

@@ -1,4 +1,6 @@
 import type { DescMethod } from "@bufbuild/protobuf";
+import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
+import { codeToString } from "@connectrpc/connect/protocol-connect";
 import {
   type Attributes,
   context,
@@ -9,17 +11,15 @@ import {
   type Tracer,
   trace,
 } from "@opentelemetry/api";
-import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
-import { codeToString } from "@connectrpc/connect/protocol-connect";
 import { edgeRequestKey } from "../edge/edge-request.ts";
 import { readToldRequest, type ToldRequest } from "../identity/told-request.ts";
 import { newId } from "../ids/id.ts";
 import type { Logger } from "../log/log.ts";
-import { type RequestContext, requestContextKey } from "../rpc/request-context.ts";
 import { observeStream, type StreamEnd } from "../rpc/message-stream.ts";
+import { type RequestContext, requestContextKey } from "../rpc/request-context.ts";
 import { within } from "../telemetry/stream-context.ts";
-import { isSampled, newSpanContext, parseTraceparent, toTraceparent } from "../telemetry/traceparent.ts";
 import { secondsBuckets } from "../telemetry/telemetry.ts";
+import { isSampled, newSpanContext, parseTraceparent, toTraceparent } from "../telemetry/traceparent.ts";
 
 export interface TelemetryInterceptorOptions {
   /** The service that is called, for the metrics' labels. */

@@ -1,6 +1,6 @@
-import { createValidator, type Validator, type Violation } from "@bufbuild/protovalidate";
-import { pathToString } from "@bufbuild/protobuf/reflect";
 import type { DescMessage, Message } from "@bufbuild/protobuf";
+import { pathToString } from "@bufbuild/protobuf/reflect";
+import { createValidator, type Validator, type Violation } from "@bufbuild/protovalidate";
 import type { Interceptor } from "@connectrpc/connect";
 import { AppError } from "../errors/app-error.ts";
 import { mapMessages } from "../rpc/message-stream.ts";

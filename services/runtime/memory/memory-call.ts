@@ -1,8 +1,8 @@
 import { create, toBinary } from "@bufbuild/protobuf";
 import { Code, ConnectError, createContextValues } from "@connectrpc/connect";
 import { readToldRequest } from "../identity/told-request.ts";
-import { CallHeader } from "../rpc/call-header.ts";
 import { abortFailure, deadlineExceeded, toCallFailure } from "../rpc/call-failure.ts";
+import { CallHeader } from "../rpc/call-header.ts";
 import { createDeadlineTimer, type Expiring } from "../rpc/deadline-timer.ts";
 import { arrivedDeadlineKey, type IncomingCall } from "../rpc/invoke.ts";
 import type { Seat } from "../rpc/roster.ts";

@@ -1,5 +1,5 @@
-import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { ErrorInfoSchema } from "@cadre/gen/google/rpc/error_details_pb";
+import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { Client, credentials, Metadata, type ServiceError } from "@grpc/grpc-js";
 import { beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { Behavior, InteropService } from "../../../test/support/gen/cadre/test/v1/interop_pb.js";

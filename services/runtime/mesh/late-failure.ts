@@ -1,7 +1,7 @@
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { type Status, StatusSchema } from "@cadre/gen/google/rpc/status_pb";
 import type { ConnectError } from "@connectrpc/connect";
-import { type Metadata, type StatusObject, status as GrpcStatus } from "@grpc/grpc-js";
+import { status as GrpcStatus, type Metadata, type StatusObject } from "@grpc/grpc-js";
 import { toMetadata } from "./metadata.ts";
 import { toBuffer } from "./method-definition.ts";
 import { fromGoogleStatus, toGoogleStatus } from "./status.ts";

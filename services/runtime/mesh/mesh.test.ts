@@ -5,8 +5,8 @@ import { Behavior, InteropRequestSchema, InteropService } from "../../../test/su
 import { type HandlerWatch, interopHandlers } from "../../../test/support/interop-handlers.ts";
 import { startMeshPair } from "../../../test/support/mesh-pair.ts";
 import { settled, until } from "../../../test/support/settled.ts";
-import { arrivedDeadlineKey } from "../rpc/invoke.ts";
 import { type Implementation, implement } from "../rpc/implementation.ts";
+import { arrivedDeadlineKey } from "../rpc/invoke.ts";
 
 // What holds on both planes of the mesh beside what test/interop shows.
 

@@ -1,5 +1,5 @@
-import fc from "fast-check";
 import { Metadata } from "@grpc/grpc-js";
+import fc from "fast-check";
 import { expect, test } from "vitest";
 import { AppError } from "../errors/app-error.ts";
 import { fromMetadata, toMetadata } from "./metadata.ts";

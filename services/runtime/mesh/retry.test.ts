@@ -1,12 +1,11 @@
 import { create } from "@bufbuild/protobuf";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { expect, test } from "vitest";
-import { InteropService } from "../../../test/support/gen/cadre/test/v1/interop_pb.js";
+import { InteropResponseSchema, InteropService } from "../../../test/support/gen/cadre/test/v1/interop_pb.js";
 import { AppError } from "../errors/app-error.ts";
 import { toConnectError } from "../errors/failure.ts";
 import { defaultMessageLimits } from "../rpc/message-codec.ts";
 import { createWireTransport, type Wire } from "../rpc/wire-transport.ts";
-import { InteropResponseSchema } from "../../../test/support/gen/cadre/test/v1/interop_pb.js";
 import { retry } from "./retry.ts";
 
 const unreachable = new ConnectError("no connection", Code.Unavailable);

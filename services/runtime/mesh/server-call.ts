@@ -1,15 +1,16 @@
 import { Code, ConnectError, createContextValues } from "@connectrpc/connect";
 import {
+  status as GrpcStatus,
   type Metadata,
   type ServerInterceptingCallInterface,
   type StatusObject,
-  status as GrpcStatus,
 } from "@grpc/grpc-js";
 import { toAppError, toConnectError } from "../errors/failure.ts";
 import { readToldRequest } from "../identity/told-request.ts";
 import type { Logger } from "../log/log.ts";
-import { CallHeader } from "../rpc/call-header.ts";
 import { deadlineExceeded } from "../rpc/call-failure.ts";
+import { CallHeader } from "../rpc/call-header.ts";
+import { Inbox } from "../rpc/inbox.ts";
 import {
   arrivedDeadlineKey,
   type IncomingCall,
@@ -20,11 +21,10 @@ import {
   type StreamAnswer,
 } from "../rpc/invoke.ts";
 import type { Roster, Seat } from "../rpc/roster.ts";
-import { Inbox } from "../rpc/inbox.ts";
+import { takeLateFailureMark, toLateStatus } from "./late-failure.ts";
 import { fromMetadata, toMetadata } from "./metadata.ts";
 import { toBuffer } from "./method-definition.ts";
 import { peerIdentityKey } from "./peer-identity.ts";
-import { takeLateFailureMark, toLateStatus } from "./late-failure.ts";
 import { toStatus } from "./status.ts";
 
 /** What the server knows of a call besides its bytes. */

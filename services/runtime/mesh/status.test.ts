@@ -1,6 +1,6 @@
+import { BadRequestSchema, ErrorInfoSchema } from "@cadre/gen/google/rpc/error_details_pb";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { Metadata } from "@grpc/grpc-js";
-import { BadRequestSchema, ErrorInfoSchema } from "@cadre/gen/google/rpc/error_details_pb";
 import { expect, test } from "vitest";
 import { AppError } from "../errors/app-error.ts";
 import { fromConnectError, toConnectError } from "../errors/failure.ts";

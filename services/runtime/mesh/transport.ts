@@ -1,10 +1,10 @@
 import { Code, ConnectError } from "@connectrpc/connect";
-import { type Channel, type experimental, type Metadata, type StatusObject, status as GrpcStatus } from "@grpc/grpc-js";
+import { type Channel, type experimental, status as GrpcStatus, type Metadata, type StatusObject } from "@grpc/grpc-js";
 import { abortFailure, deadlineExceeded, toCallFailure } from "../rpc/call-failure.ts";
 import { CallHeader } from "../rpc/call-header.ts";
+import { Inbox } from "../rpc/inbox.ts";
 import type { StreamAnswer, UnaryAnswer } from "../rpc/invoke.ts";
 import type { OutgoingCall, Wire } from "../rpc/wire-transport.ts";
-import { Inbox } from "../rpc/inbox.ts";
 import { fromLateStatus, markLateFailures } from "./late-failure.ts";
 import { fromMetadata, toMetadata } from "./metadata.ts";
 import { methodDefinition, toBuffer } from "./method-definition.ts";

@@ -1,7 +1,7 @@
-import type { Meter, Tracer } from "@opentelemetry/api";
+import type { DescService } from "@bufbuild/protobuf";
 import type { ServingState } from "@cadre/gen/cadre/gateway/v1/health_pb";
 import type { Client } from "@connectrpc/connect";
-import type { DescService } from "@bufbuild/protobuf";
+import type { Meter, Tracer } from "@opentelemetry/api";
 import type { AuditSink } from "../audit/audit-sink.ts";
 import type { DenialLog } from "../audit/denial-log.ts";
 import type { AccessRules } from "../interceptor/access-rule.ts";

@@ -1,6 +1,6 @@
 import { existsSync, readFileSync, statSync } from "node:fs";
-import { isLoopbackHost } from "../edge/authority.ts";
 import type { Environment } from "../config/settings.ts";
+import { isLoopbackHost } from "../edge/authority.ts";
 import { isExampleKey, keyBytesOf } from "./example-key.ts";
 
 /** What the check reads of the process; injected for tests. */

@@ -4,9 +4,9 @@ import { createHealthRegistry } from "../health/health-registry.ts";
 import { healthService } from "../health/health-service.ts";
 import type { Mesh, MeshServer, ServiceName } from "../mesh/mesh.ts";
 import { reflectionServices } from "../reflection/reflection-service.ts";
+import type { Implementation } from "../rpc/implementation.ts";
 import type { Dependency } from "./platform.ts";
 import { checkReadiness, readinessImplementation } from "./readiness.ts";
-import type { Implementation } from "../rpc/implementation.ts";
 
 export interface ServeWithHealthOptions {
   readonly implementations: readonly Implementation[];

@@ -2,8 +2,8 @@ import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
 import type { Logger } from "../log/log.ts";
 import type { ConnectGate } from "./connect-gate.ts";
-import { describeError } from "./database-error.ts";
 import { clientConfig, type SessionOptions } from "./connection-pool.ts";
+import { describeError } from "./database-error.ts";
 
 /** Listens on the channels of a service, all on one connection. */
 export interface Listener {

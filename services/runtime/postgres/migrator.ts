@@ -19,8 +19,8 @@ import { toDatabaseError } from "./database-error.ts";
 import type { Migration } from "./migration.ts";
 import { assertService, roleOf } from "./role.ts";
 
-export { enableOrgSecurity } from "./org-security.ts";
 export type { Migration } from "./migration.ts";
+export { enableOrgSecurity } from "./org-security.ts";
 
 // Invariants:
 // M1. One migrator per service at a time: all work happens under an advisory lock.

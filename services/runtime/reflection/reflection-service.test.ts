@@ -7,9 +7,9 @@ import { ServerReflection } from "@cadre/gen/grpc/reflection/v1/reflection_pb";
 import { ServerReflection as ServerReflectionAlpha } from "@cadre/gen/grpc/reflection/v1alpha/reflection_pb";
 import { createClient } from "@connectrpc/connect";
 import { expect, onTestFinished, test } from "vitest";
+import { InteropService } from "../../../test/support/gen/cadre/test/v1/interop_pb.js";
 import { interopHandlers } from "../../../test/support/interop-handlers.ts";
 import { startMeshPair } from "../../../test/support/mesh-pair.ts";
-import { InteropService } from "../../../test/support/gen/cadre/test/v1/interop_pb.js";
 import { type Implementation, implement } from "../rpc/implementation.ts";
 import { reflectionServices } from "./reflection-service.ts";
 

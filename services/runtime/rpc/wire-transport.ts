@@ -19,8 +19,8 @@ import {
   type UnaryResponse,
 } from "@connectrpc/connect";
 import { AppError } from "../errors/app-error.ts";
-import { CallHeader } from "./call-header.ts";
 import { abortFailure, deadlineExceeded, toCallFailure } from "./call-failure.ts";
+import { CallHeader } from "./call-header.ts";
 import type { StreamAnswer, UnaryAnswer } from "./invoke.ts";
 import { methodPath } from "./invoke.ts";
 import { decodeMessage, encodeMessage, type MessageLimits, maxBytesOf } from "./message-codec.ts";

@@ -1,7 +1,7 @@
-import { context, SpanKind, SpanStatusCode, type Tracer, trace } from "@opentelemetry/api";
 import { ConnectError, type Interceptor } from "@connectrpc/connect";
-import { requestContextKey } from "../rpc/request-context.ts";
+import { context, SpanKind, SpanStatusCode, type Tracer, trace } from "@opentelemetry/api";
 import { observeStream, type StreamEnd } from "../rpc/message-stream.ts";
+import { requestContextKey } from "../rpc/request-context.ts";
 import { isSampled, parseTraceparent, toTraceparent } from "./traceparent.ts";
 
 /**

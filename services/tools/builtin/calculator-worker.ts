@@ -1,5 +1,5 @@
 import { parentPort } from "node:worker_threads";
-import { evaluateExpression, ExpressionError } from "./evaluate-expression.ts";
+import { ExpressionError, evaluateExpression } from "./evaluate-expression.ts";
 
 /** What the calculator's thread is asked. */
 export interface CalculatorRequest {

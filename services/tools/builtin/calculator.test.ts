@@ -1,7 +1,7 @@
 import { Worker } from "node:worker_threads";
 import { afterAll, describe, expect, test, vi } from "vitest";
 import { createCalculator } from "./calculator.ts";
-import { evaluateExpression, ExpressionError } from "./evaluate-expression.ts";
+import { ExpressionError, evaluateExpression } from "./evaluate-expression.ts";
 
 describe("evaluates", () => {
   const cases: [string, string][] = [

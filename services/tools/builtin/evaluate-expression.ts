@@ -1,4 +1,5 @@
 import {
+  all,
   type BigNumber,
   type ConstantNode,
   create,
@@ -8,7 +9,6 @@ import {
   type OperatorNode,
   type ParenthesisNode,
   type SymbolNode,
-  all,
 } from "mathjs";
 
 /** Why an expression has no value; the message is for whoever wrote it. */

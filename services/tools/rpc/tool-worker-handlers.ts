@@ -1,7 +1,7 @@
 import { ToolWorkerService } from "@cadre/gen/cadre/tools/v1/tool_worker_pb";
 import type { HandlerContext } from "@connectrpc/connect";
-import { fromUuid, toUuid } from "../../runtime/ids/id.ts";
 import { coversScope, coversTool } from "../../runtime/identity/scope.ts";
+import { fromUuid, toUuid } from "../../runtime/ids/id.ts";
 import { type Implementation, implement } from "../../runtime/rpc/implementation.ts";
 import { requirePrincipal } from "../../runtime/rpc/request-context.ts";
 import { connectWorker } from "../app/connect-worker.ts";

@@ -2,8 +2,8 @@
 // @generated from file cadre/test/v1/interop.proto (package cadre.test.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
+import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 
 /**
  * Describes the file cadre/test/v1/interop.proto.
