@@ -16,7 +16,7 @@ test("a stored run that was damaged is found out and not executed; the others go
 }, async () => {
   const { found, executed, verdict } = await damage({
     workload: runWorkload({ stepMs: 2_500 }),
-    counts: { byte: 20, snapshot: 0, moved: 6, tail: 4, "old-row": 4 },
+    counts: { byte: 20, moved: 6, tail: 4, "old-row": 4 },
     sound: 4,
     entries: 6,
   });
@@ -31,7 +31,7 @@ test("control: when nobody looks at the hashes, changed bytes go unnoticed", { t
   const edits = mutations["no look at the hashes"];
   const { found } = await damage({
     workload: runWorkload({ stepMs: 2_500 }),
-    counts: { byte: 16, snapshot: 0, moved: 0, tail: 0, "old-row": 0 },
+    counts: { byte: 16, moved: 0, tail: 0, "old-row": 0 },
     sound: 1,
     entries: 6,
     settings: mutatedEnvironment(edits, log),

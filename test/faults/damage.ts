@@ -6,7 +6,6 @@ import { eachAtOnce, InfrastructureError, reach, say, seededRandom } from "../su
 import { startFaultWorld } from "../support/fault-world.ts";
 import {
   changeByte,
-  changeSnapshot,
   deleteTail,
   readStoredRuns,
   restoreRow,
@@ -19,12 +18,11 @@ import type { Workload } from "../support/workload.ts";
  * What is done to a stored run:
  *
  * - `byte`: a bit of an entry, or of the hash that the run ends with, is changed.
- * - `snapshot`: a bit of a snapshot is changed.
  * - `moved`: an entry changes places with the one of that number of another run.
  * - `tail`: its last entries are deleted.
  * - `old-row`: its row is the one that it had some entries ago.
  */
-const kinds = ["old-row", "snapshot", "byte", "moved", "tail"] as const;
+const kinds = ["old-row", "byte", "moved", "tail"] as const;
 export type Damage = (typeof kinds)[number];
 
 export interface DamageOptions {
@@ -87,10 +85,7 @@ export async function damage(options: DamageOptions): Promise<DamageResult> {
 
   const left = new Map(stored);
   const take = (kind: Damage): readonly (readonly [string, StoredRun])[] => {
-    const fit = [...left].filter(([id, run]) => {
-      if (kind === "snapshot") return run.hasSnapshot;
-      return kind !== "old-row" || (old.get(id)?.head ?? run.head) < run.head;
-    });
+    const fit = [...left].filter(([id, run]) => kind !== "old-row" || (old.get(id)?.head ?? run.head) < run.head);
     const taken = fit.slice(0, counts[kind]);
     if (taken.length < counts[kind]) throw new InfrastructureError(`only ${taken.length} runs for ${kind}`);
     for (const [id] of taken) left.delete(id);
@@ -106,7 +101,6 @@ export async function damage(options: DamageOptions): Promise<DamageResult> {
     for (const [index, [id, run]] of taken.entries()) {
       const other = taken[index + 1]?.[1];
       if (kind === "byte") await changeByte(database, random, run);
-      if (kind === "snapshot") await changeSnapshot(database, random, run);
       if (kind === "tail") await deleteTail(database, random, run);
       if (kind === "old-row") await restoreRow(database, old.get(id) ?? run);
       if (kind === "moved" && index % 2 === 0 && other !== undefined) await swapEntries(database, random, run, other);

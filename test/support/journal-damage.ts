@@ -8,7 +8,6 @@ export interface StoredRun {
   readonly head: number;
   readonly chain: Buffer;
   readonly ended: boolean;
-  readonly hasSnapshot: boolean;
 }
 
 /** The run of each id, which may be a session's with one turn. */
@@ -23,10 +22,8 @@ export async function readStoredRuns(
     head: number;
     chain: Buffer;
     ended: boolean;
-    has_snapshot: boolean;
   }>(
-    `select coalesce(session_id, run_id) as owner, run_id, head, chain, ended,
-        exists (select from snapshot s where s.run_id = run.run_id) as has_snapshot
+    `select coalesce(session_id, run_id) as owner, run_id, head, chain, ended
        from run where coalesce(session_id, run_id) = any($1::uuid[])`,
     [[...byUuid.keys()]],
   );
@@ -38,7 +35,6 @@ export async function readStoredRuns(
         head: row.head,
         chain: row.chain,
         ended: row.ended,
-        hasSnapshot: row.has_snapshot,
       },
     ]),
   );
@@ -55,12 +51,6 @@ export async function changeByte(database: pg.Client, random: Random, run: Store
     case "body":
       return await changeColumn(database, random, "entry", "body", "run_id = $1 and seq = $2", [run.runId, seq]);
   }
-}
-
-/** Changes one bit of a snapshot's state or hash. */
-export async function changeSnapshot(database: pg.Client, random: Random, run: StoredRun): Promise<void> {
-  const column = random.pick(["state", "hash"] as const);
-  await changeColumn(database, random, "snapshot", column, "run_id = $1", [run.runId]);
 }
 
 /** Has two runs change an entry of the same number. */
@@ -100,7 +90,7 @@ export async function restoreRow(database: pg.Client, old: StoredRun): Promise<v
 async function changeColumn(
   database: pg.Client,
   random: Random,
-  table: "entry" | "run" | "snapshot",
+  table: "entry" | "run",
   column: string,
   where: string,
   values: readonly unknown[],
