@@ -15,8 +15,9 @@ const cases: readonly (readonly [string, readonly Failpoint[], readonly Failpoin
 ];
 
 test.each(cases)("%s: nothing is lost and nothing doubled", { timeout: 300_000 }, async (_, names, actions) => {
-  const { fired, verdicts } = await failpoints({ topology: "dev", names, actions, times: 1 });
+  const { fired, verdicts, stalled } = await failpoints({ topology: "dev", names, actions, times: 1 });
   expect(verdicts.flatMap(({ problems }) => problems)).toEqual([]);
+  expect(stalled).toEqual([]);
   const missed = names.flatMap((name) => actions.map((action) => `${name} ${action}`)).filter((one) => !fired.has(one));
   expect(missed).toEqual([]);
 });

@@ -3,7 +3,8 @@ import { failpoints, placesOf } from "./failpoints.ts";
 
 test("each place in one process, three times `exit-after`: nothing is lost and nothing doubled", async () => {
   const names = placesOf("dev");
-  const { fired, verdicts } = await failpoints({ topology: "dev", names, actions: ["exit-after"], times: 3 });
+  const { fired, verdicts, stalled } = await failpoints({ topology: "dev", names, actions: ["exit-after"], times: 3 });
   expect(verdicts.flatMap(({ problems }) => problems)).toEqual([]);
+  expect(stalled).toEqual([]);
   for (const name of names) expect(fired.get(`${name} exit-after`), name).toBeGreaterThanOrEqual(3);
 });

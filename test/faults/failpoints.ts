@@ -97,6 +97,8 @@ export interface FailpointsResult {
   /** By `place action`. */
   readonly fired: ReadonlyMap<string, number>;
   readonly verdicts: readonly Verdict[];
+  /** Runs that had not ended a minute after what was done to them, and what that was. */
+  readonly stalled: readonly string[];
 }
 
 const workloads: Readonly<Record<Kind, Workload>> = {
@@ -159,8 +161,9 @@ export async function failpoints(options: FailpointsOptions): Promise<Failpoints
   }
   say(`${points.fired().length} failures in ${Math.round((performance.now() - startedMs) / 1_000)} s`);
   for (const verdict of verdicts) say(describeVerdict(verdict));
-  keep = verdicts.some(({ problems }) => problems.length > 0);
-  return { fired, verdicts };
+  for (const run of scene.stalled) say(`  stalled: ${run}`);
+  keep = scene.stalled.length > 0 || verdicts.some(({ problems }) => problems.length > 0);
+  return { fired, verdicts, stalled: scene.stalled };
 }
 
 /** Brings the server to one place after the other. */
@@ -170,7 +173,9 @@ class Scene {
   readonly #points: Failpoints;
   readonly #topology: Topology;
   readonly #random: Random;
+  readonly stalled: string[] = [];
   #damaged = 0;
+  #doing = "";
 
   constructor(world: FaultWorld, points: Failpoints, topology: Topology, random: Random) {
     this.#world = world;
@@ -191,6 +196,7 @@ class Scene {
     const order = { name, action, nth };
     const trigger = triggers[name];
     this.#world.note(what);
+    this.#doing = what;
     const pids = trigger === "start" || trigger === "damage" ? [] : await this.#owners();
     for (const pid of pids) {
       if (trigger === "lost-commit") await this.#points.arm(pid, { name: "journal.append", action: "lose", nth: 1 });
@@ -277,7 +283,7 @@ class Scene {
         await insist(() => workload.cancel(cadre, id));
       }
       const { state } = (await workload.history(cadre, id, AbortSignal.timeout(60_000))) ?? { state: "gone" };
-      if (state === "open") say(`${run} has not ended after a minute`);
+      if (state === "open") this.stalled.push(`${run} after ${this.#doing}`);
     };
   }
 
