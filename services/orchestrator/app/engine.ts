@@ -520,7 +520,13 @@ export class Engine {
     const state = await this.#runServices.runs.load(rootUuid);
     if (state === undefined || !this.#isStillOurs(committer, state.shard, epoch)) return undefined;
     const actor = this.#runActor(committer, epoch, state);
-    await actor.resume(committer.writer);
+    try {
+      await actor.resume(committer.writer);
+    } catch (error) {
+      // Only a part of it goes on: who tries again begins anew.
+      await this.#close(rootUuid, actor);
+      throw error;
+    }
     return actor;
   }
 
