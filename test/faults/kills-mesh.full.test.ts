@@ -7,5 +7,5 @@ test("processes of their own: 400 runs of twelve calls end well under 200 kills 
   expect(verdict.problems).toEqual([]);
   expect(verdict).toMatchObject({ acked: 400, succeeded: 400, lost: 0, doubled: 0, late: 0, broken: 0 });
   expect(verdict.inFlight).toBeGreaterThanOrEqual(100);
-  expect(verdict.longestResumeMs["orchestrator"]).toBeLessThanOrEqual(10_000);
+  expect(verdict.slow).toEqual([]);
 });

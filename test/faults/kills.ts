@@ -69,7 +69,7 @@ export async function kills(options: KillsOptions): Promise<Verdict> {
     const verdict = await world.judge(workload, { floor: options.runs });
     say(`${options.kills} kills in ${Math.round((performance.now() - startedMs) / 1_000)} s`);
     say(describeVerdict(verdict));
-    keep = verdict.problems.length > 0 && options.isControl !== true;
+    keep = verdict.problems.length + verdict.slow.length > 0 && options.isControl !== true;
     return verdict;
   } finally {
     await world.dispose(keep);

@@ -82,6 +82,22 @@ test("logs in which nothing is wrong pass, repetitions of a step in flight inclu
   expect(verdict.longestFullResumeMs).toEqual({ server: 18 });
 });
 
+test("a step that is not seen again for long is named, if nothing else was hurt meanwhile", () => {
+  const evidence = good();
+  const late = new Map([
+    ["one", 30],
+    ["two", 20_000],
+  ]);
+  const histories = new Map([
+    ...evidence.histories,
+    ["a", history("id-a", { stepEndedAtMs: late, endedAtMs: 20_001 })],
+  ]);
+  const judged = (isQuiet: boolean) =>
+    check({ ...evidence, histories, faults: [{ atMs: 45, what: "server 1", isQuiet }] });
+  expect(judged(true).slow).toEqual(["a/two was seen again 19955 ms after server 1"]);
+  expect(judged(false).slow).toEqual([]);
+});
+
 test("a run whose answer was lost and that is there is recovered, not unexpected", () => {
   const evidence = good();
   const client = evidence.client.filter(({ run, phase }) => run !== "a" || phase === "attempted");

@@ -65,9 +65,13 @@ export interface Verdict {
   readonly longestResumeMs: Readonly<Record<string, number>>;
   /** The same until the last of them was; of the faults after which the system was left alone. */
   readonly longestFullResumeMs: Readonly<Record<string, number>>;
+  /** Steps that were not seen again within ten seconds of a fault after which the system was left alone. */
+  readonly slow: readonly string[];
   readonly problems: readonly string[];
 }
 
+/** What is promised of a step that was cut off, in milliseconds. */
+const resumeWithinMs = 10_000;
 const shownProblems = 20;
 
 /** Judges. */
@@ -176,10 +180,14 @@ export function check(evidence: Evidence): Verdict {
   }
   if (acked.size < floor) complain(`only ${acked.size} runs were acknowledged, and less than ${floor} say nothing`);
 
-  const resumes = faults.map((fault) => ({ fault, ms: resumesMs(fault, ledger, histories) }));
-  const first = resumes.flatMap(({ fault, ms }) => (ms.length > 0 ? [{ fault, ms: Math.min(...ms) }] : []));
-  const last = resumes.flatMap(({ fault, ms }) =>
-    fault.isQuiet === true && ms.length > 0 ? [{ fault, ms: Math.max(...ms) }] : [],
+  const resumes = faults
+    .map((fault) => ({ fault, steps: resumesMs(fault, ledger, histories) }))
+    .filter((resume) => resume.steps.size > 0);
+  const quiet = resumes.filter(({ fault }) => fault.isQuiet === true);
+  const slow = quiet.flatMap((resume) =>
+    [...resume.steps].flatMap(([place, ms]) =>
+      ms > resumeWithinMs ? [`${place} was seen again ${ms} ms after ${resume.fault.what}`] : [],
+    ),
   );
   return {
     attempted: attempted.size,
@@ -192,9 +200,10 @@ export function check(evidence: Evidence): Verdict {
     late,
     broken,
     retried,
-    inFlight: resumes.filter(({ ms }) => ms.length > 0).length,
-    longestResumeMs: longestByKind(first),
-    longestFullResumeMs: longestByKind(last),
+    inFlight: resumes.length,
+    longestResumeMs: longestByKind(resumes.map((resume) => ({ ...resume, ms: Math.min(...resume.steps.values()) }))),
+    longestFullResumeMs: longestByKind(quiet.map((resume) => ({ ...resume, ms: Math.max(...resume.steps.values()) }))),
+    slow,
     problems,
   };
 }
@@ -209,12 +218,12 @@ function longestByKind(times: readonly { readonly fault: Fault; readonly ms: num
   return longest;
 }
 
-/** How long after a fault each of the steps that were in flight was called again or stored as ended. */
+/** How long after a fault each of the steps that were in flight was called again or stored as ended, by `run/step`. */
 function resumesMs(
   fault: Fault,
   ledger: readonly LedgerRecord[],
   histories: ReadonlyMap<string, RunHistory>,
-): readonly number[] {
+): ReadonlyMap<string, number> {
   const seenAtMs = new Map<string, number>();
   for (const { type, atMs, run, step } of ledger) {
     if (type !== "called") continue;
@@ -227,12 +236,12 @@ function resumesMs(
     }
   }
   // What was never seen again is lost, which is counted elsewhere.
-  return [...seenAtMs.values()].filter(Number.isFinite).map((atMs) => atMs - fault.atMs);
+  return new Map([...seenAtMs].flatMap(([place, atMs]) => (Number.isFinite(atMs) ? [[place, atMs - fault.atMs]] : [])));
 }
 
 /** The verdict as lines for people: the figures, then the first problems. */
-export function describeVerdict({ problems, ...figures }: Verdict): string {
-  const lines = [JSON.stringify(figures), ...problems.slice(0, shownProblems).map((problem) => `  ${problem}`)];
+export function describeVerdict({ problems, slow, ...figures }: Verdict): string {
+  const lines = [JSON.stringify(figures), ...[...slow, ...problems].slice(0, shownProblems).map((line) => `  ${line}`)];
   if (problems.length > shownProblems) lines.push(`  … and ${problems.length - shownProblems} more`);
   return lines.join("\n");
 }
