@@ -14,7 +14,7 @@
  * 5. A batch whose outcome got lost is looked up by its number and the hashes
  *    of its runs before anything else is stored.
  */
-import { setTimeout as delay } from "node:timers/promises";
+import { setImmediate as nextTurn, setTimeout as delay } from "node:timers/promises";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { type SessionEvent, SessionEventSchema } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
 import { AppError } from "../../runtime/errors/app-error.ts";
@@ -228,8 +228,7 @@ export class Committer {
       this.#queue.push({ change, entries, events, bytes, head, resolve, reject });
       if (!this.#running) {
         this.#running = true;
-        // What is submitted in this turn of the event loop shares the first batch.
-        queueMicrotask(() => void this.#run());
+        void this.#run();
       }
     });
   }
@@ -252,7 +251,11 @@ export class Committer {
   }
 
   async #run(): Promise<void> {
-    while (this.#queue.length > 0) await this.#store(this.#take());
+    while (this.#queue.length > 0) {
+      // Whatever is ready shares the batch: the answers to the one before have made others submit, too.
+      await nextTurn();
+      await this.#store(this.#take());
+    }
     this.#running = false;
     const idle = this.#idle;
     this.#idle = [];

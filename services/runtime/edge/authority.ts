@@ -2,34 +2,33 @@ import { isIP } from "node:net";
 
 /** Which hosts a server answers for. */
 export interface AuthorityRule {
-  /** Whether a request's authority, `host` or `host:port`, is one of ours on the port that it came to. */
-  admits(authority: string, port: number | undefined): boolean;
+  /** Whether a request's authority, `host` or `host:port`, names us. */
+  admits(authority: string): boolean;
 }
 
 export interface AuthorityOptions {
   /** The address that the server listens on. */
   readonly host: string;
-  /** The port that an authority without one means: 80, or 443 over TLS. */
-  readonly defaultPort: number;
   /** Host names, without port, that are served, too; of IPv6 addresses with brackets. */
   readonly named: readonly string[];
 }
 
 /**
  * Decides which hosts are served, so that no page of a stranger can reach the
- * server by a name of its own that resolves to us (DNS rebinding):
+ * server by a name of its own that resolves to us (DNS rebinding). The port says
+ * nothing of that, and is another one behind a forward or a development server:
  *
- * - on a loopback address: loopback names and addresses with our port, and what is named;
+ * - on a loopback address: loopback names and addresses, and what is named;
  * - on any other: what is named; if nothing is, addresses, which nobody can rebind, and loopback names.
  */
-export function createAuthorityRule({ host, defaultPort, named }: AuthorityOptions): AuthorityRule {
+export function createAuthorityRule({ host, named }: AuthorityOptions): AuthorityRule {
   const names = new Set(named.map((name) => name.toLowerCase()));
   const isPrivate = isLoopbackHost(host);
   return {
-    admits(authority, port) {
-      const [, name = "", asked] = /^(.*?)(?::(\d+))?$/.exec(authority.toLowerCase()) ?? [];
+    admits(authority) {
+      const [, name = ""] = /^(.*?)(?::\d+)?$/.exec(authority.toLowerCase()) ?? [];
       if (names.has(name)) return true;
-      if (isPrivate) return isLoopbackHost(name) && Number(asked ?? defaultPort) === port;
+      if (isPrivate) return isLoopbackHost(name);
       return names.size === 0 && (isLoopbackHost(name) || isIP(bare(name)) !== 0);
     },
   };

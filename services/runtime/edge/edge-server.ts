@@ -106,7 +106,6 @@ export async function createEdgeServer(options: EdgeServerOptions): Promise<Edge
   };
   const authorities = createAuthorityRule({
     host: options.listen.host,
-    defaultPort: options.tls === undefined ? 80 : 443,
     named: options.authorities ?? [],
   });
   const misdirected = createMisdirectedLog(log);
@@ -135,7 +134,7 @@ export async function createEdgeServer(options: EdgeServerOptions): Promise<Edge
       return;
     }
     const authority = authorityOf(request) ?? "";
-    if (!authorities.admits(authority, request.socket.localPort)) {
+    if (!authorities.admits(authority)) {
       misdirected.note(authority, known.source);
       const failure = new AppError("HOST_NOT_SERVED", "the request names a host that is not served here");
       answerEarly(request, response, 421, failure);

@@ -46,9 +46,9 @@ export const callLimits = {
 /** Bounds of workers; how many there may be is a limit of the org. */
 export const workerLimits = {
   /** How long a registration lives after the last heartbeat. */
-  leaseMs: 10_000,
+  leaseMs: 6_000,
   /** How often a worker sends one. */
-  heartbeatMs: 3_000,
+  heartbeatMs: 2_000,
 } as const;
 
 /** What ends a call whose handler stopped because it was told to, or would have been. */

@@ -530,7 +530,7 @@ export declare const DrainResponseSchema: GenMessage<DrainResponse>;
  * A worker's life: Connect; for each WorkerCall run the handler, send
  * ReportOutput with seq 1, 2, 3 and so on, one at a time, and then one
  * ReportResult; all the while a Heartbeat every `heartbeat_interval`, also
- * while the stream is down. The registration lives for 10 seconds after the
+ * while the stream is down. The registration lives for 6 seconds after the
  * last heartbeat. When the stream ends, whatever the code, connect again at
  * once with the same worker id and the ids of the calls that still run; on
  * WORKER_NOT_FOUND connect without an id, and cancel the handlers that still
@@ -586,7 +586,7 @@ export declare const ToolWorkerService: GenService<{
   /**
    * Says that the worker lives and which calls it still runs. The answer names
    * the calls that it should cancel. A call that was handed to the worker more
-   * than 10 seconds ago and is not named any more is taken as lost, and handed
+   * than 6 seconds ago and is not named any more is taken as lost, and handed
    * out again. WORKER_NOT_FOUND: the registration has ended.
    *
    * @generated from rpc cadre.tools.v1.ToolWorkerService.Heartbeat

@@ -134,7 +134,7 @@ export const DrainResponseSchema = /*@__PURE__*/
  * A worker's life: Connect; for each WorkerCall run the handler, send
  * ReportOutput with seq 1, 2, 3 and so on, one at a time, and then one
  * ReportResult; all the while a Heartbeat every `heartbeat_interval`, also
- * while the stream is down. The registration lives for 10 seconds after the
+ * while the stream is down. The registration lives for 6 seconds after the
  * last heartbeat. When the stream ends, whatever the code, connect again at
  * once with the same worker id and the ids of the calls that still run; on
  * WORKER_NOT_FOUND connect without an id, and cancel the handlers that still
