@@ -66,6 +66,8 @@ export const startOrchestrator: StartService<OrchestratorConfig> = async (platfo
     process: platform.processId,
     leaseMs: config.CADRE_ORCHESTRATOR_LEASE_MS,
     previousWritersAreDead: config.CADRE_ORCHESTRATOR_PREVIOUS_WRITERS_ARE_DEAD,
+    // Who holds the data directory is the only one, before and from now on.
+    alone: config.CADRE_ORCHESTRATOR_PREVIOUS_WRITERS_ARE_DEAD,
   });
   const relay = startRelay({
     name: self,

@@ -61,6 +61,8 @@ export interface OrchestratorOptions {
   readonly process: string;
   readonly leaseMs: number;
   readonly previousWritersAreDead: boolean;
+  /** Whether no other process can be there: nobody is notified then. Default: there may be. */
+  readonly alone?: boolean;
   /** Milliseconds since the epoch. Default: the system's clock. */
   readonly now?: () => number;
   readonly keepaliveMs?: number;
@@ -133,6 +135,7 @@ export function createOrchestrator(options: OrchestratorOptions): Orchestrator {
     process: options.process,
     leaseMs: options.leaseMs,
     previousWritersAreDead: options.previousWritersAreDead,
+    alone: options.alone ?? false,
     ...(options.maxUnrelayedEntries === undefined ? {} : { maxUnrelayedEntries: options.maxUnrelayedEntries }),
   });
   observeEngine(meter, engine);

@@ -47,6 +47,8 @@ export interface EngineOptions {
   readonly process: string;
   readonly leaseMs: number;
   readonly previousWritersAreDead: boolean;
+  /** Whether no other process can be there, to hear of what is stored. */
+  readonly alone: boolean;
   readonly maxQueuedChanges?: number;
   readonly maxUnrelayedEntries?: number;
 }
@@ -365,7 +367,7 @@ export class Engine {
     this.#committer = new Committer({
       store: append,
       writer,
-      alone: this.#options.previousWritersAreDead,
+      alone: this.#options.alone,
       log: services.log,
       onStored: (rootUuid, events, runUuids) => {
         if (events.length > 0) this.feed.publish(rootUuid, events);
@@ -374,7 +376,7 @@ export class Engine {
       onBatch: () => {
         this.#onStored();
         // Nothing notifies of what is stored where nobody else can be.
-        if (this.#options.previousWritersAreDead) this.#wakeReplies();
+        if (this.#options.alone) this.#wakeReplies();
       },
       onFenced: () => this.#ownership.lost("fenced"),
       renewLease: () => this.#ownership.tick(),
