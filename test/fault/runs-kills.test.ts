@@ -15,8 +15,8 @@ afterAll(() => rmSync(directory, { recursive: true }));
 const workload = runWorkload({ stepMs: 200 });
 
 test.each([
-  ["dev", 12, 24],
-  ["mesh", 10, 20],
+  ["dev", 6, 12],
+  ["mesh", 4, 8],
 ] as const)(
   "%s: %d kills at random moments lose nothing and double nothing",
   { timeout: 240_000 },
