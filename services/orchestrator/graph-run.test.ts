@@ -287,6 +287,22 @@ describe("what fails", () => {
     expect(fromBinary(RunSchema, row.view).error?.step).toBe("a");
   });
 
+  test("elements that fail at once fail their step, and the run, once", async () => {
+    await using world = await World.start();
+    const runId = await world.run({
+      name: "all-bad",
+      steps: [
+        {
+          name: "each",
+          retry: { maxAttempts: 1 },
+          fanOut: { over: ["a", "b", "c"], tool: { tool: "fail", arguments: { text: { $ref: "item" } } } },
+        },
+      ],
+    });
+    expect(await world.ended(runId)).toMatchObject({ state: "failed", step: "each", error: { reason: "TOOL_FAILED" } });
+    expect(places(await world.entries(runId), "graph.step.failed").filter((place) => place === "each")).toHaveLength(1);
+  });
+
   test("is undone in reverse order, by steps of their own", async () => {
     await using world = await World.start();
     const undo = (text: string) => ({

@@ -6,8 +6,9 @@
  * 2. A step begins when all that it waits for has ended, and ends once.
  * 3. A result belongs to the attempt behind the failures that are on record;
  *    attempts that a crash cut short are not counted.
- * 4. An element belongs to a fan-out that was begun; a compensation to a step
- *    that was begun, in a run that fails or is cancelled.
+ * 4. An element belongs to a fan-out that goes on, or failed while it was under
+ *    way; a compensation to a step that was begun, in a run that fails or is
+ *    cancelled.
  * 5. A message serves one step.
  *
  * A history that breaks them is none that this code makes: NON_DETERMINISTIC.
@@ -279,7 +280,9 @@ export class GraphRun {
       if (node.task.kind !== "fan-out") throw diverged(`${place.name} has no elements`);
       const parent =
         owner ?? this.#begin({ ...place, index: undefined }, this.stepIdAt({ ...place, index: undefined }), atMs);
-      if (parent.endedAtMs !== undefined) throw diverged(`${place.name} has an element after its end`); // 4
+      // Elements that are under way when another one fails still say how they end.
+      const endsLate = parent.phase === "failed" && this.stopping;
+      if (parent.endedAtMs !== undefined && !endsLate) throw diverged(`${place.name} has an element after its end`); // 4
       parent.items[place.index] = step;
     } else {
       if (!this.isReady(node)) throw diverged(`${place.name} begins before what it waits for ended`); // 2

@@ -41,6 +41,12 @@ export async function receiptsOf(run: GraphRun, stopping: Stopping) {
   };
   for (const node of run.plan.nodes) {
     const step = run.steps[node.position];
+    if (step?.phase === "failed" && node.task.kind === "fan-out") {
+      // Elements that were under way when another one failed.
+      for (const { place } of flights) {
+        if (place.name === node.name && place.index !== undefined) ask(place, node.task.task.kind === "tool");
+      }
+    }
     if (step?.endedAtMs !== undefined || !run.isReady(node)) continue;
     if (node.task.kind === "fan-out") {
       const isTool = node.task.task.kind === "tool";
