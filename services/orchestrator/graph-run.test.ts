@@ -13,6 +13,7 @@ import {
   testPrincipal,
 } from "../../test/support/orchestrator.ts";
 import { createTestDatabase, type TestDatabase } from "../../test/support/postgres.ts";
+import { until } from "../../test/support/settled.ts";
 import { newId, toUuid } from "../runtime/ids/id.ts";
 import type { Entry, EntryBody } from "./domain/entry.ts";
 import { placeKey } from "./domain/graph-run.ts";
@@ -256,6 +257,42 @@ describe("a graph", () => {
     expect(await world.ended(runId)).toMatchObject({
       output: { value: { each: ["a", "b", "c", "d", "e", "f", "g"].map((text) => ({ text })), none: [] } },
     });
+  });
+
+  test("goes to its end although its last element ends while the one before it is being stored", async () => {
+    const finish = new Map<string, () => void>();
+    const tools = new FakeTools().add(
+      "gate",
+      ({ arguments: { text } }) => new Promise((resolve) => finish.set(String(text), () => resolve(text ?? null))),
+    );
+    await using world = await World.start({ tools });
+    const runId = await world.run({
+      name: "gates",
+      steps: [
+        { name: "each", fanOut: { over: ["a", "b"], tool: { tool: "gate", arguments: { text: { $ref: "item" } } } } },
+      ],
+      output: { $ref: "steps.each.output" },
+    });
+    // Both have said that they are slow, so nothing else is stored until one ends.
+    await world.entry(runId, "graph.step.started", ({ place }) => place.index === 0);
+    await world.entry(runId, "graph.step.started", ({ place }) => place.index === 1);
+    const admin = new pg.Client(database.url);
+    await admin.connect();
+    try {
+      await admin.query("begin");
+      await admin.query("select 1 from orchestrator.run where run_id = $1 for update", [toUuid("run", runId)]);
+      finish.get("a")?.();
+      await until(async () => {
+        const { rows } = await admin.query("select 1 from pg_locks where not granted");
+        return rows.length > 0;
+      });
+      finish.get("b")?.();
+      await until(() => world.cadre.orchestrator.engine.status.queued > 0);
+    } finally {
+      await admin.query("commit");
+      await admin.end();
+    }
+    expect(await world.ended(runId)).toEqual({ state: "succeeded", output: { value: ["a", "b"], blob: undefined } });
   });
 
   test("asks a model and an agent with tools, whose answers are outputs", async () => {

@@ -306,7 +306,8 @@ export class GraphExecutor {
       this.#storing -= 1;
     }
     if (this.#gone) return;
-    if (this.run.ended !== undefined) {
+    // Of its own entries: what is folded may be further than what is stored.
+    if (all.some(({ type }) => type === "graph.ended")) {
       onEnded(this);
       return;
     }
