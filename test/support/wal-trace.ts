@@ -51,7 +51,10 @@ export async function traceServer(serverPid: number, file: string): Promise<{ st
     tracer.once("exit", () => reject(new InfrastructureError(`strace ended: ${told}`)));
     tracer.stderr?.setEncoding("utf8").on("data", (text: string) => {
       told += text;
-      if (pids.every((pid) => told.includes(`Process ${pid} attached`))) resolve();
+      // A process may have ended since it was listed.
+      const isSettled = (pid: number): boolean =>
+        told.includes(`Process ${pid} attached`) || told.includes(`, ${pid}): No such process`);
+      if (pids.every(isSettled)) resolve();
     });
   });
   return {
