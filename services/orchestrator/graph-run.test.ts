@@ -173,6 +173,25 @@ class World implements AsyncDisposable {
   }
 }
 
+/** Does something while no commit of a run gets through; `isWaitedFor` resolves when one is on its way. */
+async function whileHeld(runId: string, work: (isWaitedFor: () => Promise<void>) => Promise<void>): Promise<void> {
+  const holder = new pg.Client(database.url);
+  await holder.connect();
+  try {
+    await holder.query("begin");
+    await holder.query("select 1 from orchestrator.run where run_id = $1 for update", [toUuid("run", runId)]);
+    await work(() =>
+      until(async () => {
+        const { rows } = await holder.query("select 1 from pg_locks where not granted");
+        return rows.length > 0;
+      }),
+    );
+  } finally {
+    await holder.query("commit");
+    await holder.end();
+  }
+}
+
 const echo = (name: string, text: Json, more: Record<string, JsonValue> = {}) => ({
   name,
   tool: { tool: "echo", arguments: { text: text as JsonValue } },
@@ -276,22 +295,12 @@ describe("a graph", () => {
     // Both have said that they are slow, so nothing else is stored until one ends.
     await world.entry(runId, "graph.step.started", ({ place }) => place.index === 0);
     await world.entry(runId, "graph.step.started", ({ place }) => place.index === 1);
-    const admin = new pg.Client(database.url);
-    await admin.connect();
-    try {
-      await admin.query("begin");
-      await admin.query("select 1 from orchestrator.run where run_id = $1 for update", [toUuid("run", runId)]);
+    await whileHeld(runId, async (isWaitedFor) => {
       finish.get("a")?.();
-      await until(async () => {
-        const { rows } = await admin.query("select 1 from pg_locks where not granted");
-        return rows.length > 0;
-      });
+      await isWaitedFor();
       finish.get("b")?.();
       await until(() => world.cadre.orchestrator.engine.status.queued > 0);
-    } finally {
-      await admin.query("commit");
-      await admin.end();
-    }
+    });
     expect(await world.ended(runId)).toEqual({ state: "succeeded", output: { value: ["a", "b"], blob: undefined } });
   });
 
@@ -305,6 +314,65 @@ describe("a graph", () => {
       state: "succeeded",
       output: { value: { ask: { text: expect.stringContaining("bonjour") } } },
     });
+  });
+});
+
+describe("steps that change nothing", () => {
+  const pureTools = (calls: string[]) =>
+    new FakeTools()
+      .addPure("look", ({ arguments: { text } }) => {
+        calls.push(`look ${text}`);
+        return { text: String(text) };
+      })
+      .add("act", ({ arguments: { text } }) => {
+        calls.push(`act ${text}`);
+        return { text: String(text) };
+      });
+  const step = (name: string, tool: string, after?: string): JsonValue => ({
+    name,
+    tool: { tool, arguments: { text: after === undefined ? "1" : { $ref: `steps.${after}.output.text` } } },
+  });
+
+  test("share commits, with an entry each", async () => {
+    await using world = await World.start({ tools: pureTools([]) });
+    const names = Array.from({ length: 10 }, (_, index) => `s${index}`);
+    const before = world.cadre.orchestrator.engine.status.batches;
+    const runId = await world.run({
+      name: "ten",
+      steps: names.map((name, index) => step(name, "look", names[index - 1])),
+    });
+    expect(await world.ended(runId)).toMatchObject({ state: "succeeded", output: { value: { s9: { text: "1" } } } });
+    expect(places(await world.entries(runId), "graph.step.succeeded")).toEqual(names);
+    expect(world.cadre.orchestrator.engine.status.batches - before).toBeLessThan(10);
+  });
+
+  test("begin before what made them ready is committed, and what acts waits for that", async () => {
+    const calls: string[] = [];
+    await using world = await World.start({ tools: pureTools(calls) });
+    const runId = await world.run({
+      name: "wait",
+      steps: [
+        { name: "go", signal: { signal: "go" } },
+        { ...(step("one", "look") as object), after: [{ step: "go" }] },
+        step("two", "look", "one"),
+        step("three", "act", "two"),
+        { name: "ask", approval: { prompt: "Go on?" }, after: [{ step: "two" }] },
+      ],
+    });
+    await world.entry(runId, "step.waiting");
+    let signalled: Promise<unknown> | undefined;
+    await whileHeld(runId, async (isWaitedFor) => {
+      signalled = world.command(runId, { request: { case: "signalRun", value: { runId, signal: "go" } } });
+      await isWaitedFor();
+      await until(() => calls.length === 2);
+      expect(places(await world.entries(runId), "graph.step.succeeded")).toEqual([]);
+    });
+    expect(calls.slice(0, 2)).toEqual(["look 1", "look 1"]);
+    await signalled;
+    await world.entry(runId, "graph.step.succeeded", ({ place }) => place.name === "three");
+    await world.command(runId, { request: { case: "decideApproval", value: { runId, step: "ask", approved: true } } });
+    expect(await world.ended(runId)).toMatchObject({ state: "succeeded" });
+    expect(calls).toEqual(["look 1", "look 1", "act 1"]);
   });
 });
 

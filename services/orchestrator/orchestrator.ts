@@ -28,6 +28,7 @@ import { scheduleHandlers } from "./rpc/schedule-handlers.ts";
 import { sessionHandlers } from "./rpc/session-handlers.ts";
 import { createScheduledRuns } from "./schedule/scheduled-runs.ts";
 import { Scheduler } from "./schedule/scheduler.ts";
+import { PostgresAnswerStore } from "./store/answer-store.ts";
 import type { AppendStore } from "./store/append-store.ts";
 import { PostgresInboxStore } from "./store/inbox-store.ts";
 import { type OwnershipStore, PostgresOwnershipStore } from "./store/ownership-store.ts";
@@ -110,6 +111,7 @@ export function createOrchestrator(options: OrchestratorOptions): Orchestrator {
         nextDue: "run.next-due",
         parkDamaged: "run.park",
       }),
+      answers: new PostgresAnswerStore(database),
       payloads,
       defaultModel,
       metrics: createTurnMetrics(meter),

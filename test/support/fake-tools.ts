@@ -7,6 +7,7 @@ import {
   ExecutionProgress,
   type PinnedTool,
   PinnedToolSchema,
+  SideEffects,
   ToolExecutionService,
 } from "@cadre/gen/cadre/tools/v1/tool_pb";
 import type { ServiceImpl } from "@connectrpc/connect";
@@ -55,8 +56,18 @@ export class FakeTools {
   readonly #tools = new Map<string, PinnedTool>();
   readonly #executions = new Map<string, Execution>();
 
+  /** Adds a tool that says that it changes nothing. */
+  addPure(name: string, handler: FakeHandler): this {
+    return this.add(name, handler, ["text"], SideEffects.NONE);
+  }
+
   /** Adds a tool whose arguments are any object. */
-  add(name: string, handler: FakeHandler, required: readonly string[] = ["text"]): this {
+  add(
+    name: string,
+    handler: FakeHandler,
+    required: readonly string[] = ["text"],
+    sideEffects: SideEffects = SideEffects.UNSPECIFIED,
+  ): this {
     this.#handlers.set(name, handler);
     const properties = Object.fromEntries(required.map((field) => [field, {}]));
     this.#tools.set(
@@ -69,6 +80,7 @@ export class FakeTools {
           name,
           description: `The tool ${name}.`,
           inputSchema: { type: "object", properties, required: [...required] },
+          sideEffects,
         },
       }),
     );

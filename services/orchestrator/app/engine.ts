@@ -27,10 +27,11 @@ import { decodeReply } from "./command-reply.ts";
 import { DatabaseClock } from "./database-clock.ts";
 import { EventFeed } from "./event-feed.ts";
 import { OpenRunCounts } from "./graph/open-run-counts.ts";
-import { findStarted, prepareRun, type RunStart } from "./graph/prepare-run.ts";
+import { prepareRun, type RunStart } from "./graph/prepare-run.ts";
 import type { PinSources } from "./graph/resolve-pins.ts";
 import { RunActor, type RunActorServices } from "./graph/run-actor.ts";
 import { type EndedRun, RunEnds } from "./graph/run-ends.ts";
+import { findAnswer } from "./idempotency.ts";
 import { Ownership } from "./ownership.ts";
 import { type ActorServices, SessionActor } from "./session-actor.ts";
 import { Waker } from "./waker.ts";
@@ -272,8 +273,8 @@ export class Engine {
    * @throws AppError what `prepareRun` throws; LIMIT_EXCEEDED, BACKPRESSURE, UNAVAILABLE while no shard is owned
    */
   async startRun(start: RunStart, signal: AbortSignal): Promise<CommandReply> {
-    const { runs } = this.#options.services;
-    const before = await findStarted(runs, start);
+    const { answers } = this.#options.services;
+    const before = start.idempotency === undefined ? undefined : await findAnswer(answers, start.idempotency);
     if (before !== undefined) return before;
     const orgUuid = toUuid("org", start.principal.orgId);
     await this.#assertOpenRuns(start.principal.orgId, orgUuid);
@@ -302,7 +303,8 @@ export class Engine {
         void this.#close(place.runUuid, actor);
         // Somebody with the same key was faster.
         const taken = error instanceof AppError && error.reason === "IDEMPOTENCY_IN_PROGRESS";
-        const stored = taken ? await findStarted(runs, start) : undefined;
+        const stored =
+          taken && start.idempotency !== undefined ? await findAnswer(answers, start.idempotency) : undefined;
         if (stored !== undefined) return stored;
         throw error;
       }

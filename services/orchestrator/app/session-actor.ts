@@ -3,7 +3,6 @@
  * turns one at a time. Nothing here is the truth: an actor that fails is
  * dropped, and the next one reads what is stored.
  */
-import { createHash } from "node:crypto";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { PrincipalSchema } from "@cadre/gen/cadre/credentials/v1/identity_pb";
@@ -28,11 +27,14 @@ import type { CancelCause, EntryBody, RunAccepted } from "../domain/entry.ts";
 import type { JsonObject } from "../domain/json.ts";
 import { limitExceeded } from "../domain/limit.ts";
 import { fold, type Run } from "../domain/run.ts";
+import type { AnswerStore } from "../store/answer-store.ts";
 import { runState } from "../store/append-store.ts";
 import type { Committer } from "../store/committer.ts";
 import type { SessionState, SessionStore, StoredSession } from "../store/session-store.ts";
 import { encodeReply, refusal } from "./command-reply.ts";
 import { History } from "./history.ts";
+import { answerTo, findAnswer } from "./idempotency.ts";
+import { Mailbox } from "./mailbox.ts";
 import { runTurn, turnEnded } from "./run-turn.ts";
 import { SessionJournal, Turn, type TurnStep } from "./session-journal.ts";
 import { tracedFrom } from "./traced.ts";
@@ -42,6 +44,7 @@ import { encodeTurnView, toTurn } from "./turn-view.ts";
 /** What sessions of this process share. */
 export interface ActorServices extends TurnServices {
   readonly sessions: SessionStore;
+  readonly answers: AnswerStore;
   readonly limits: Limits;
   /** Milliseconds since the epoch. */
   readonly now: () => number;
@@ -60,7 +63,6 @@ export interface ActorOptions {
   readonly onDeleted: () => void;
 }
 
-const maxWaitingCommands = 256;
 const sendTurnMethod = "SendTurn";
 /** How long a deletion waits for the turn that it cancelled, in milliseconds. */
 const deletionWaitMs = 10_000;
@@ -75,10 +77,10 @@ export class SessionActor {
   readonly #history: History;
   /** Turns that have not ended, in order; the first one runs. */
   readonly #turns: Turn[] = [];
-  readonly #answering = new Set<string>();
+  readonly #mailbox = new Mailbox(() => {
+    this.#usedMs = performance.now();
+  });
   #lastOrdinal: number;
-  #mailbox: Promise<unknown> = Promise.resolve();
-  #waiting = 0;
   #running: Promise<void> | undefined;
   #gone: "broken" | "deleted" | "closed" | undefined;
   #usedMs: number;
@@ -121,7 +123,7 @@ export class SessionActor {
 
   /** Whether it can be dropped without stopping anything. */
   get idle(): boolean {
-    return this.#waiting === 0 && this.#running === undefined && this.#turns.length === 0;
+    return this.#mailbox.empty && this.#running === undefined && this.#turns.length === 0;
   }
 
   /** The UUID of the org that the session belongs to. */
@@ -147,25 +149,7 @@ export class SessionActor {
    * @throws AppError why it was refused
    */
   execute(command: Command, commandId?: string): Promise<CommandReply | undefined> {
-    if (commandId !== undefined) {
-      if (this.#answering.has(commandId)) return Promise.resolve(undefined);
-      this.#answering.add(commandId);
-    }
-    if (this.#waiting >= maxWaitingCommands) {
-      if (commandId !== undefined) this.#answering.delete(commandId);
-      const error = new AppError("BACKPRESSURE", "too many commands wait for the session", { retryAfterMs: 1_000 });
-      return Promise.reject(error);
-    }
-    this.#waiting += 1;
-    const result = this.#mailbox.then(() => this.#execute(command, commandId));
-    this.#mailbox = result
-      .catch(() => undefined) // its caller gets it
-      .then(() => {
-        this.#waiting -= 1;
-        this.#usedMs = performance.now();
-        if (commandId !== undefined) this.#answering.delete(commandId);
-      });
-    return result;
+    return this.#mailbox.post(() => this.#execute(command, commandId), commandId);
   }
 
   /** Cuts everything off without writing: another process goes on, or a later start. */
@@ -173,7 +157,7 @@ export class SessionActor {
     this.#gone ??= "closed";
     for (const turn of this.#turns) turn.stop("abandon");
     await this.#running;
-    await this.#mailbox;
+    await this.#mailbox.settled();
     this.#options.committer.close(this.sessionUuid);
   }
 
@@ -210,10 +194,21 @@ export class SessionActor {
 
   async #sendTurn(command: Command, request: SendTurnRequest, commandId: string | undefined): Promise<CommandReply> {
     const { services } = this.#options;
-    const digests = digestsOf(command, request, this.#session.orgId);
-    if (digests !== undefined) {
-      const repeated = await this.#answeredBefore(digests, commandId);
-      if (repeated !== undefined) return repeated;
+    const repeatable =
+      command.idempotencyKey === ""
+        ? undefined
+        : {
+            orgUuid: this.#session.orgId,
+            method: sendTurnMethod,
+            key: command.idempotencyKey,
+            request: toBinary(SendTurnRequestSchema, request),
+          };
+    const before = repeatable === undefined ? undefined : await findAnswer(services.answers, repeatable);
+    if (before !== undefined) {
+      if (commandId !== undefined) {
+        await this.#journal.store([], { standsAlone: true, reply: { commandId, reply: encodeReply(before) } });
+      }
+      return before;
     }
     this.#journal.assertRoom();
     const leavesOut = request.onBusy === OnBusy.ROLLBACK ? await this.#rolledBack() : [];
@@ -247,7 +242,6 @@ export class SessionActor {
     // It begins at once, unless it has to wait for others.
     const view = open.length === 0 ? { ...stored, state: TurnState.RUNNING } : stored;
     const reply = create(CommandReplySchema, { outcome: { case: "sendTurn", value: { turn: view } } });
-    const response = toBinary(CommandReplySchema, reply);
     const accepting = services.accepting.get(this.#session.orgId) ?? 0;
     services.accepting.set(this.#session.orgId, accepting + 1);
     try {
@@ -263,8 +257,8 @@ export class SessionActor {
           scheduleId: undefined,
           view: encodeTurnView(run, turn.afterSeq),
         },
-        ...(digests === undefined ? {} : { answered: { method: sendTurnMethod, ...digests, response } }),
-        ...(commandId === undefined ? {} : { reply: { commandId, reply: response } }),
+        ...(repeatable === undefined ? {} : { answered: answerTo(repeatable, reply) }),
+        ...(commandId === undefined ? {} : { reply: { commandId, reply: encodeReply(reply) } }),
         standsAlone: steps.length === 0,
       });
     } finally {
@@ -315,20 +309,6 @@ export class SessionActor {
     const most = await services.limits.get(this.#journal.orgId, "concurrent_turns");
     const open = await services.sessions.countOpenRuns(orgId);
     if (open + (services.accepting.get(orgId) ?? 0) >= most) throw limitExceeded(orgId, "concurrent_turns", most);
-  }
-
-  /** The answer to an equal command with the same key, if there was one. */
-  async #answeredBefore(digests: Digests, commandId: string | undefined): Promise<CommandReply | undefined> {
-    const { sessions } = this.#options.services;
-    const before = await sessions.findAnswered(this.#session.orgId, sendTurnMethod, digests.keyDigest);
-    if (before === undefined) return undefined;
-    if (!Buffer.from(before.requestDigest).equals(digests.requestDigest)) {
-      throw new AppError("IDEMPOTENCY_KEY_REUSED", "idempotency-key: was used with another request");
-    }
-    if (commandId !== undefined) {
-      await this.#journal.store([], { standsAlone: true, reply: { commandId, reply: before.response } });
-    }
-    return fromBinary(CommandReplySchema, before.response);
   }
 
   async #cancelTurn(
@@ -447,19 +427,6 @@ export class SessionActor {
     for (const turn of this.#turns) turn.stop("abandon");
     this.#options.onBroken();
   }
-}
-
-interface Digests {
-  readonly keyDigest: Uint8Array;
-  readonly requestDigest: Uint8Array;
-}
-
-function digestsOf(command: Command, request: SendTurnRequest, orgId: string): Digests | undefined {
-  if (command.idempotencyKey === "") return undefined;
-  return {
-    keyDigest: createHash("sha256").update(`${orgId} ${sendTurnMethod} ${command.idempotencyKey}`).digest(),
-    requestDigest: createHash("sha256").update(toBinary(SendTurnRequestSchema, request)).digest(),
-  };
 }
 
 function principalOf(command: Command) {

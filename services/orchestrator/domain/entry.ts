@@ -15,6 +15,8 @@ export interface PinnedTool {
   readonly name: string;
   readonly description: string;
   readonly inputSchema: JsonObject;
+  /** Whether it says that it changes nothing, wherever: to call it again, or in vain, is no harm. */
+  readonly pure: boolean;
   /** The contract's own encoding of all of it; opaque here. */
   readonly encoded: Uint8Array;
 }

@@ -148,6 +148,23 @@ export class GraphRun {
     return phase === "succeeded" || phase === "skipped";
   }
 
+  /** Whether all steps ended for those that wait for them. */
+  isSettledWhole(): boolean {
+    return this.plan.nodes.every(({ position }) => this.isSettled(position));
+  }
+
+  /** Every step that was begun, with elements and compensations. */
+  allSteps(): readonly StepState[] {
+    const all: StepState[] = [];
+    for (const step of this.steps) {
+      if (step === undefined) continue;
+      all.push(step);
+      for (const item of step.items) if (item !== undefined) all.push(item);
+      if (step.compensation !== undefined) all.push(step.compensation);
+    }
+    return all;
+  }
+
   /** Whether all that a step waits for ended. */
   isReady(node: PlanNode): boolean {
     return node.waitsFor.every((position) => this.isSettled(position));

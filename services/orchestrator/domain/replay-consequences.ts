@@ -1,29 +1,16 @@
-import { AppError } from "../../runtime/errors/app-error.ts";
 import type { EntryBody, StepPlace } from "./entry.ts";
-import type { PlanNode } from "./graph/plan.ts";
-import { isTaken, listOf } from "./graph-decisions.ts";
-import { type GraphRun, placeKey, placeOf } from "./graph-run.ts";
-import { type Expected, finalOutput, isSame, valueOf } from "./replay-problem.ts";
+import { consequencesOf } from "./graph-consequences.ts";
+import { type GraphRun, placeKey } from "./graph-run.ts";
+import { type Expected, isSame, valueOf, wordsOf } from "./replay-problem.ts";
 
 /** What has to follow an entry that was just applied, in order. */
 export function expectedAfter(run: GraphRun, body: EntryBody): readonly Expected[] {
-  switch (body.type) {
-    case "graph.step.succeeded":
-    case "step.skipped":
-      return isOfFork(run, body) ? [] : afterSuccess(run, body.place);
-    case "approval.decided":
-      return [
-        {
-          what: `graph.step.succeeded or graph.step.failed ${placeKey(body.place)}`,
-          matches: (next) =>
-            (next.type === "graph.step.succeeded" || next.type === "graph.step.failed") && isAt(next.place, body.place),
-        },
-      ];
-    case "graph.step.failed":
-      return body.retryAtMs === undefined ? afterFailure(run, body) : [];
-    default:
-      return [];
-  }
+  if (body.type === "approval.decided") return [outcomeOfDecision(body.place)];
+  if (isOfFork(run, body)) return [];
+  return consequencesOf(run, body, false).bodies.map((due) => ({
+    what: due.type === "graph.ended" ? endInWords(due) : wordsOf(due),
+    matches: (next) => isLike(due, next),
+  }));
 }
 
 /** Whether an entry was carried over with a fork: what follows from it was decided in the other run. */
@@ -37,89 +24,62 @@ export function isOfFork(run: GraphRun, body: EntryBody): boolean {
   );
 }
 
-function afterSuccess(run: GraphRun, place: StepPlace): readonly Expected[] {
-  if (place.compensation || run.stopping) return [];
-  const node = run.node(place.name);
-  if (place.index !== undefined) return afterItem(run, node);
-  const expected = node.next.flatMap((position) => {
-    const next = run.plan.nodes[position];
-    if (next === undefined || run.steps[position] !== undefined || !run.isReady(next)) return [];
-    return whenReady(run, next);
-  });
-  if (expected.length > 0 || !run.plan.nodes.every((each) => run.isSettled(each.position))) return expected;
-  const end = finalOutput(run);
-  if ("error" in end) return failsRun(run, "", end.error.reason);
-  return [
-    {
-      what: `graph.ended: succeeded with ${JSON.stringify(end.output).slice(0, 200)}`,
-      matches: ({ ...body }) =>
-        body.type === "graph.ended" && body.end.state === "succeeded" && isSame(valueOf(body.end.output), end.output),
-    },
-  ];
-}
-
-function whenReady(run: GraphRun, node: PlanNode): readonly Expected[] {
-  const place = placeOf(node.name);
-  try {
-    if (isTaken(run, node)) return [];
-    return [
-      { what: `step.skipped ${node.name}`, matches: (body) => body.type === "step.skipped" && isAt(body.place, place) },
-    ];
-  } catch (error) {
-    if (!(error instanceof AppError)) throw error;
-    return [failureAt(place, error.reason)];
-  }
-}
-
-function afterItem(run: GraphRun, node: PlanNode): readonly Expected[] {
-  const step = run.steps[node.position];
-  if (node.task.kind !== "fan-out" || step === undefined) return [];
-  const done = step.items.filter((item) => item?.phase === "succeeded").length;
-  if (done < listOf(run, node).length) return [];
-  return [
-    {
-      what: `graph.step.succeeded ${node.name}`,
-      matches: (body) =>
-        body.type === "graph.step.succeeded" && isAt(body.place, step.place) && body.output === undefined,
-    },
-  ];
-}
-
-function afterFailure(
-  run: GraphRun,
-  { place, error }: Extract<EntryBody, { type: "graph.step.failed" }>,
-): readonly Expected[] {
-  if (place.compensation || run.stopping) return [];
-  if (place.index !== undefined) return [failureAt(placeOf(place.name), error.reason)];
-  return failsRun(run, place.name, error.reason);
-}
-
-function failureAt(place: StepPlace, reason: string): Expected {
+function outcomeOfDecision(place: StepPlace): Expected {
   return {
-    what: `graph.step.failed ${placeKey(place)}: ${reason}, for good`,
-    matches: (body) =>
-      body.type === "graph.step.failed" &&
-      isAt(body.place, place) &&
-      body.error.reason === reason &&
-      body.retryAtMs === undefined,
+    what: `graph.step.succeeded or graph.step.failed ${placeKey(place)}`,
+    matches: (next) =>
+      (next.type === "graph.step.succeeded" || next.type === "graph.step.failed") && isAt(next.place, place),
   };
 }
 
-/** A run fails at once, or says so first while something of it is under way or has to be undone. */
-function failsRun(run: GraphRun, step: string, reason: string): readonly Expected[] {
-  const undo = run.plan.nodes.some((node) => node.compensation !== undefined && run.steps[node.position] !== undefined);
-  return [
-    {
-      what: `${undo ? "run.failing" : "run.failing or graph.ended: failed"}: ${step} ${reason}`,
-      matches: (body) =>
-        (body.type === "run.failing" && body.step === step && body.error.reason === reason) ||
-        (!undo &&
-          body.type === "graph.ended" &&
-          body.end.state === "failed" &&
-          body.end.step === step &&
-          body.end.error.reason === reason),
-    },
-  ];
+/** Whether an entry is the one that is due, but for the words of errors. */
+function isLike(due: EntryBody, next: EntryBody): boolean {
+  switch (due.type) {
+    case "step.skipped":
+      return next.type === due.type && isAt(next.place, due.place);
+    case "graph.step.succeeded":
+      return next.type === due.type && isAt(next.place, due.place) && next.output === undefined;
+    case "graph.step.failed":
+      return (
+        next.type === due.type &&
+        isAt(next.place, due.place) &&
+        next.error.reason === due.error.reason &&
+        next.retryAtMs === undefined
+      );
+    case "run.failing":
+      return next.type === due.type && next.step === due.step && next.error.reason === due.error.reason;
+    case "graph.ended":
+      return isLikeEnd(due, next);
+    default:
+      return false;
+  }
+}
+
+function isLikeEnd({ end }: Extract<EntryBody, { type: "graph.ended" }>, next: EntryBody): boolean {
+  if (end.state === "succeeded") {
+    return (
+      next.type === "graph.ended" &&
+      next.end.state === "succeeded" &&
+      isSame(valueOf(next.end.output), valueOf(end.output))
+    );
+  }
+  if (end.state !== "failed") return false;
+  const failure =
+    next.type === "run.failing"
+      ? next // Attempts were under way that had to be stopped first; no entry tells of them.
+      : next.type === "graph.ended" && next.end.state === "failed"
+        ? next.end
+        : undefined;
+  return failure?.step === end.step && failure.error.reason === end.error.reason;
+}
+
+function endInWords({ end }: Extract<EntryBody, { type: "graph.ended" }>): string {
+  if (end.state === "succeeded") {
+    return `graph.ended: succeeded with ${JSON.stringify(valueOf(end.output)).slice(0, 200)}`;
+  }
+  return end.state === "failed"
+    ? `run.failing or graph.ended: failed: ${end.step} ${end.error.reason}`
+    : "graph.ended: cancelled";
 }
 
 function isAt(a: StepPlace, b: StepPlace): boolean {

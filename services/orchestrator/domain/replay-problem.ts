@@ -1,8 +1,5 @@
-import { AppError } from "../../runtime/errors/app-error.ts";
 import { canonicalJson } from "../../runtime/json-schema/canonical-json.ts";
 import type { EntryBody, Payload } from "./entry.ts";
-import { outputOfRun } from "./graph-decisions.ts";
-import type { GraphRun } from "./graph-run.ts";
 import type { Json } from "./json.ts";
 
 /** What is wrong with an entry. */
@@ -50,14 +47,4 @@ export function isSame(a: Json, b: Json): boolean {
 /** The value of a payload that was read. */
 export function valueOf(payload: Payload | undefined): Json {
   return payload?.value ?? null;
-}
-
-/** The output of a run whose steps have all ended, or why there is none. */
-export function finalOutput(run: GraphRun): { readonly output: Json } | { readonly error: AppError } {
-  try {
-    return { output: outputOfRun(run) };
-  } catch (error) {
-    if (error instanceof AppError) return { error };
-    throw error;
-  }
 }

@@ -6,7 +6,7 @@ import { toBinary } from "@bufbuild/protobuf";
 import type { CommandReply } from "@cadre/gen/cadre/orchestrator/journal/v1/command_pb";
 import { type ForkRunRequest, ForkRunRequestSchema, RunService } from "@cadre/gen/cadre/orchestrator/v1/run_pb";
 import { AppError } from "../../runtime/errors/app-error.ts";
-import { fromUuid } from "../../runtime/ids/id.ts";
+import { fromUuid, toUuid } from "../../runtime/ids/id.ts";
 import type { Engine } from "../app/engine.ts";
 import { type Asking, assertFits, assertValue } from "../app/graph/start-run.ts";
 import type { Entry, EntryBody, GraphAccepted, GraphStarted, Payload } from "../domain/entry.ts";
@@ -50,7 +50,12 @@ export async function forkRun(
       idempotency:
         asking.idempotencyKey === ""
           ? undefined
-          : { method: methodName, key: asking.idempotencyKey, request: toBinary(ForkRunRequestSchema, request) },
+          : {
+              orgUuid: toUuid("org", asking.principal.orgId),
+              method: methodName,
+              key: asking.idempotencyKey,
+              request: toBinary(ForkRunRequestSchema, request),
+            },
       graph: accepted.graph,
       checkTools: () => undefined, // they are those that were checked when the first run started
       agent: accepted.agent,

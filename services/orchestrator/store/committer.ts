@@ -14,7 +14,7 @@
  * 5. A batch whose outcome got lost is looked up by its number and the hashes
  *    of its runs before anything else is stored.
  */
-import { setImmediate as nextTurn, setTimeout as delay } from "node:timers/promises";
+import { setTimeout as delay, setImmediate as nextTurn } from "node:timers/promises";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { type SessionEvent, SessionEventSchema } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
 import { AppError } from "../../runtime/errors/app-error.ts";

@@ -121,17 +121,6 @@ export class PostgresRunStore implements RunStore {
     );
   }
 
-  async findAnswered(orgId: string, method: string, keyDigest: Uint8Array) {
-    const row = await this.#database.engine
-      .selectFrom("answered")
-      .select(["request_digest", "response"])
-      .where("org_id", "=", orgId)
-      .where("method", "=", method)
-      .where("key_digest", "=", Buffer.from(keyDigest))
-      .executeTakeFirst();
-    return row === undefined ? undefined : { requestDigest: row.request_digest, response: row.response };
-  }
-
   /** Reads a run's journal and checks its chain up to the stored head. Throws DATA_LOSS. */
   async #read(row: RunRow): Promise<StoredGraphRun> {
     assertNewestRow(row);

@@ -175,17 +175,6 @@ export class PostgresSessionStore implements SessionStore {
     return Number(count);
   }
 
-  async findAnswered(orgId: string, method: string, keyDigest: Uint8Array) {
-    const row = await this.#database.engine
-      .selectFrom("answered")
-      .select(["request_digest", "response"])
-      .where("org_id", "=", orgId)
-      .where("method", "=", method)
-      .where("key_digest", "=", Buffer.from(keyDigest))
-      .executeTakeFirst();
-    return row === undefined ? undefined : { requestDigest: row.request_digest, response: row.response };
-  }
-
   async findAgent(orgId: string, agentId: string) {
     const row = await this.#database.engine
       .selectFrom("agent")

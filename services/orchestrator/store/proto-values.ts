@@ -6,7 +6,7 @@ import {
   StepErrorSchema,
 } from "@cadre/gen/cadre/orchestrator/journal/v1/entry_pb";
 import { type AgentDefinition, AgentDefinitionSchema } from "@cadre/gen/cadre/orchestrator/v1/agent_pb";
-import { PinnedToolSchema, type PinnedTool as ProtoPinnedTool } from "@cadre/gen/cadre/tools/v1/tool_pb";
+import { PinnedToolSchema, type PinnedTool as ProtoPinnedTool, SideEffects } from "@cadre/gen/cadre/tools/v1/tool_pb";
 import { reasonName, reasonNumber } from "../../runtime/errors/failure.ts";
 import type { PinnedAgent, PinnedTool, StepError } from "../domain/entry.ts";
 import type { Json, JsonObject } from "../domain/json.ts";
@@ -21,6 +21,7 @@ export function fromProtoTool(tool: ProtoPinnedTool): PinnedTool {
     name: tool.definition.name,
     description: tool.definition.description,
     inputSchema: (tool.definition.inputSchema ?? {}) as JsonObject,
+    pure: tool.definition.sideEffects === SideEffects.NONE,
     encoded: toBinary(PinnedToolSchema, tool),
   };
 }

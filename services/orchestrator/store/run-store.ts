@@ -1,6 +1,5 @@
 import type { Entry, GraphEnd } from "../domain/entry.ts";
 import type { RunState } from "./append-store.ts";
-import type { AnsweredBefore } from "./session-store.ts";
 
 /** A run of a graph as it is stored, with its journal checked. Ids are UUIDs as text. */
 export interface StoredGraphRun {
@@ -58,7 +57,4 @@ export interface RunStore {
 
   /** Parks a run whose journal cannot be gone on with. */
   parkDamaged(writer: bigint, runId: string, view: Uint8Array): Promise<void>;
-
-  /** The answer to an earlier command with that key. */
-  findAnswered(orgId: string, method: string, keyDigest: Uint8Array): Promise<AnsweredBefore | undefined>;
 }

@@ -60,12 +60,6 @@ export interface CreateSessionCall {
   readonly request: CreateSessionRequest;
 }
 
-/** A command that was answered. */
-export interface AnsweredBefore {
-  readonly requestDigest: Uint8Array;
-  readonly response: Uint8Array;
-}
-
 /**
  * Reads sessions, runs and events; creates sessions. What takes an `orgId` sees
  * that org's rows only and runs in a transaction of its own; what does not is
@@ -115,9 +109,6 @@ export interface SessionStore {
 
   /** How many runs of an org have not ended. */
   countOpenRuns(orgId: string): Promise<number>;
-
-  /** The answer to an earlier command with that key. */
-  findAnswered(orgId: string, method: string, keyDigest: Uint8Array): Promise<AnsweredBefore | undefined>;
 
   /** The agent of a session as it is now. */
   findAgent(orgId: string, agentId: string): Promise<PinnedAgent | undefined>;

@@ -2,8 +2,10 @@
  * Goes on with one run of a graph: begins the steps that are ready, stores what
  * comes of them, and derives what follows. Invariants:
  *
- * 1. A step begins after the change that made it ready is committed. What a
- *    change entails without doing anything (a skip, the end) is stored with it.
+ * 1. A step begins after the change that made it ready is committed, unless it
+ *    changes nothing by that: a call of a pure tool and a wait begin at once, and
+ *    are begun again if the change gets lost. What a change entails without
+ *    anything being done (a skip, the end) is stored with it.
  * 2. Every step has one id, whatever process makes an attempt; a tool gives a
  *    key that it knows the outcome that it had.
  * 3. Once a cancellation or failure is submitted, nothing begins but
@@ -14,21 +16,16 @@
 import type { Principal } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import { AppError } from "../../../runtime/errors/app-error.ts";
 import { newId } from "../../../runtime/ids/id.ts";
-import type {
-  CancelCause,
-  EntryBody,
-  GraphEnd,
-  Parked,
-  Payload,
-  PinnedTool,
-  Receipt,
-  StepError,
-  StepPlace,
-  Wait,
-} from "../../domain/entry.ts";
-import { graphDefaults } from "../../domain/graph/graph.ts";
-import type { CompiledItemTask, CompiledToolTask, PlanNode } from "../../domain/graph/plan.ts";
+import type { CancelCause, EntryBody, GraphEnd, Parked, Receipt, StepPlace, Wait } from "../../domain/entry.ts";
+import type { CompiledItemTask, PlanNode } from "../../domain/graph/plan.ts";
 import { resolve } from "../../domain/graph/template.ts";
+import {
+  type Begin,
+  consequencesOf,
+  endOfFailure,
+  endOfSuccess,
+  evaluationFailed,
+} from "../../domain/graph-consequences.ts";
 import {
   compensationsLeft,
   isTaken,
@@ -36,21 +33,17 @@ import {
   itemScope,
   itemsToBegin,
   listOf,
-  outputOfRun,
   resolveText,
-  retryDelayMs,
   scopeOf,
 } from "../../domain/graph-decisions.ts";
 import { type GraphRun, placeOf, type StepState } from "../../domain/graph-run.ts";
-import { isDeeperThan, type Json, type JsonObject, maxJsonDepth } from "../../domain/json.ts";
-import { untilAvailable } from "../backoff.ts";
+import type { Json } from "../../domain/json.ts";
+import { failed, inline, succeeded, toStepError } from "../../domain/step-entries.ts";
 import type { ToolCaller } from "../ports.ts";
-import { type AgentLoop, runAgentLoop } from "./agent-loop.ts";
 import type { GraphServices } from "./graph-context.ts";
 import type { RunJournal, StoredWith } from "./run-journal.ts";
-import { failed, inline, succeeded, toStepError } from "./step-entries.ts";
+import { type Attempt, type AttemptHost, StepAttempts } from "./step-attempts.ts";
 import { receiptsOf } from "./stop-receipts.ts";
-import { watchAttempt } from "./watch-attempt.ts";
 
 export interface GraphExecutorOptions {
   readonly run: GraphRun;
@@ -72,30 +65,29 @@ export interface GraphExecutorOptions {
   readonly onBroken: (error: unknown) => void;
 }
 
-/** An attempt that is under way. */
-interface Flight {
-  readonly place: StepPlace;
-  readonly stepId: string;
-  readonly controller: AbortController;
-  readonly tool: PinnedTool | undefined;
-  loop: AgentLoop | undefined;
-  done: Promise<void>;
+/** Everything that is ready is begun. */
+interface Whole {
+  readonly what: "whole";
+  readonly node?: undefined;
 }
 
+const unknownError = { reason: "INTERNAL", message: "internal error" } as const;
 /** Why a child is not started at all, however often that is tried. */
 const refusesChild: ReadonlySet<string> = new Set(["LIMIT_EXCEEDED", "AGENT_NOT_FOUND"]);
 /** How many entries a history has at most, before the run is parked; a stop may go beyond. */
 const maxHistory = 50_000;
+/** How many changes of a run may wait for their commit while more of it begins. */
+const maxAhead = 64;
 
 /** Runs one graph. */
-export class GraphExecutor {
+export class GraphExecutor implements AttemptHost {
   readonly run: GraphRun;
   readonly epoch: bigint;
   readonly defaultModel: string;
   readonly services: GraphServices;
+  readonly orgUuid: string;
   readonly #options: GraphExecutorOptions;
-  readonly #flights = new Map<string, Flight>();
-  readonly #tools: ReadonlyMap<string, PinnedTool>;
+  readonly #attempts: StepAttempts;
   /** Whoever waits for the end of a child while the run is stopped, by the child. */
   readonly #childWaiters = new Map<string, () => void>();
   #principal: Principal;
@@ -110,8 +102,9 @@ export class GraphExecutor {
     this.services = options.services;
     this.epoch = options.journal.epoch;
     this.defaultModel = options.defaultModel;
+    this.orgUuid = options.orgUuid;
     this.#principal = options.principal;
-    this.#tools = new Map((options.run.started?.tools ?? []).map((tool) => [tool.name, tool]));
+    this.#attempts = new StepAttempts(this);
   }
 
   /** For whom it runs now. */
@@ -121,7 +114,7 @@ export class GraphExecutor {
 
   /** Whether nothing of it is under way here. */
   get quiet(): boolean {
-    return this.#flights.size === 0 && this.#storing === 0 && this.#stopping === undefined;
+    return this.#attempts.size === 0 && this.#storing === 0 && this.#stopping === undefined;
   }
 
   /** Goes on from what is stored. */
@@ -136,13 +129,15 @@ export class GraphExecutor {
     for (const node of run.plan.nodes) {
       const step = run.steps[node.position];
       if (step?.endedAtMs !== undefined) {
-        if (step.phase === "failed" && run.failing === undefined) bodies.push(...this.#failRun(node.name, step.error));
+        if (step.phase === "failed" && run.failing === undefined) {
+          bodies.push(...endOfFailure(run, node.name, step.error ?? unknownError, this.#busy));
+        }
         continue;
       }
       if (run.isReady(node)) this.#goOn(node, step);
     }
     // A fork may have carried everything over.
-    if (run.plan.nodes.every((node) => run.isSettled(node.position))) bodies.push(...this.#succeedRun());
+    if (run.isSettledWhole()) bodies.push(...endOfSuccess(run, this.#busy));
     if (bodies.length > 0) this.#follow(this.record(bodies));
     this.wake();
   }
@@ -156,7 +151,7 @@ export class GraphExecutor {
       this.#follow(this.cancel("budget", "", "the run took longer than it may", true));
       return;
     }
-    for (const step of allSteps(run)) {
+    for (const step of run.allSteps()) {
       if (step.endedAtMs !== undefined) continue;
       if (step.retryAtMs !== undefined && step.retryAtMs <= nowMs) this.#again(step);
       else if (step.wait !== undefined) this.#expire(step, step.wait, nowMs);
@@ -258,47 +253,50 @@ export class GraphExecutor {
   async close(): Promise<void> {
     this.#gone = true;
     for (const wake of this.#childWaiters.values()) wake();
-    const flights = [...this.#flights.values()];
-    for (const flight of flights) {
-      flight.loop?.turn.stop("abandon");
-      flight.controller.abort(new AppError("CANCELLED", "another process goes on"));
-    }
-    await Promise.allSettled(flights.map(({ done }) => done));
+    await this.#attempts.abandon();
     await this.#stopping;
   }
 
   /**
    * Folds entries in, with all that follows from them, and stores them
-   * together. What they made ready begins when they are committed.
+   * together. What they made ready begins when they are committed, or at once.
    */
   record(bodies: readonly EntryBody[], more: StoredWith = {}): Promise<void> {
     if (this.#gone) return Promise.reject(new AppError("FENCED", "the run moved to another process"));
     const { run } = this;
     const atMs = this.services.now();
     const all: EntryBody[] = [];
-    const begins: (() => void)[] = [];
+    const begins: Begin[] = [];
     const queue = [...bodies];
     for (let body = queue.shift(); body !== undefined; body = queue.shift()) {
       run.apply({ atMs, body });
       all.push(body);
-      queue.push(...this.#consequences(body, begins));
+      const follows = consequencesOf(run, body, this.#busy);
+      queue.push(...follows.bodies);
+      begins.push(...follows.begins);
     }
-    return this.#store(all, atMs, begins, more);
+    const ahead: Begin[] = [];
+    const later: Begin[] = [];
+    for (const begin of begins) (this.#mayBeginAhead(begin) ? ahead : later).push(begin);
+    const stored = this.#store(all, atMs, later, more, ahead.length > 0);
+    for (const begin of ahead) this.#begin(begin);
+    return stored;
   }
 
   /** Stores the first entries of a run, that are folded already. */
   async begin(bodies: readonly EntryBody[], atMs: number, more: StoredWith): Promise<void> {
-    await this.#store(bodies, atMs, [() => this.resume()], more);
+    await this.#store(bodies, atMs, [{ what: "whole" }], more, false);
   }
 
   async #store(
     all: readonly EntryBody[],
     atMs: number,
-    begins: readonly (() => void)[],
+    begins: readonly (Begin | Whole)[],
     more: StoredWith,
+    begun: boolean,
   ): Promise<void> {
     const { journal, onEnded } = this.#options;
-    const busy = this.#flights.size > 0 || begins.length > 0 || this.run.stopping || this.run.head <= 2;
+    const busy = begun || this.#busy || begins.length > 0 || this.run.stopping || this.run.head <= 2;
     this.#storing += 1;
     try {
       await journal.store(this.run, all, atMs, busy, more);
@@ -311,100 +309,40 @@ export class GraphExecutor {
       onEnded(this);
       return;
     }
-    for (const begin of begins) begin(); // 1
+    for (const begin of begins) this.#begin(begin); // 1
     this.#maybeQuiet();
+  }
+
+  /** Whether attempts are under way. */
+  get #busy(): boolean {
+    return this.#attempts.size > 0;
+  }
+
+  #begin({ what, node }: Begin | Whole): void {
+    if (what === "whole") this.resume();
+    else if (what === "stop") this.#beginStop();
+    else if (what === "items") this.#beginItems(node);
+    else this.#goOn(node, this.run.steps[node.position]);
+  }
+
+  /** 1: whether it is no harm to begin it in vain, and not too much of the run waits for its commit. */
+  #mayBeginAhead({ node }: Begin): boolean {
+    if (node === undefined || this.#storing >= maxAhead) return false;
+    const task = node.task.kind === "fan-out" ? node.task.task : node.task;
+    switch (task.kind) {
+      case "tool":
+        return this.#attempts.isPure(task.tool);
+      case "approval":
+      case "timer":
+      case "signal":
+        return true;
+      default:
+        return false;
+    }
   }
 
   #maybeQuiet(): void {
     if (!this.#gone && this.quiet) this.#options.onQuiet(this);
-  }
-
-  /** What follows from an entry without doing anything; what has to be done goes to `begins`. */
-  #consequences(body: EntryBody, begins: (() => void)[]): readonly EntryBody[] {
-    switch (body.type) {
-      case "graph.step.succeeded":
-      case "step.skipped":
-        return this.#afterSuccess(body.place, begins);
-      case "graph.step.failed":
-        return body.retryAtMs === undefined ? this.#afterFailure(body.place, body.error, begins) : [];
-      case "run.failing":
-        begins.push(() => this.#beginStop());
-        return [];
-      default:
-        return [];
-    }
-  }
-
-  #afterSuccess(place: StepPlace, begins: (() => void)[]): readonly EntryBody[] {
-    const { run } = this;
-    if (place.compensation || run.stopping) {
-      if (place.compensation) begins.push(() => this.#beginStop());
-      return [];
-    }
-    const node = run.node(place.name);
-    if (place.index !== undefined) return this.#afterItem(node, begins);
-    const bodies: EntryBody[] = [];
-    for (const position of node.next) {
-      const next = run.plan.nodes[position];
-      if (next === undefined || run.steps[position] !== undefined || !run.isReady(next)) continue;
-      bodies.push(...this.#whenReady(next, begins));
-    }
-    if (bodies.length === 0 && run.plan.nodes.every((each) => run.isSettled(each.position))) return this.#succeedRun();
-    return bodies;
-  }
-
-  #whenReady(node: PlanNode, begins: (() => void)[]): readonly EntryBody[] {
-    try {
-      if (!isTaken(this.run, node)) return [{ type: "step.skipped", place: placeOf(node.name) }];
-    } catch (error) {
-      return [this.#evaluationFailed(placeOf(node.name), error)];
-    }
-    begins.push(() => this.#goOn(node, this.run.steps[node.position]));
-    return [];
-  }
-
-  #afterItem(node: PlanNode, begins: (() => void)[]): readonly EntryBody[] {
-    const step = this.run.steps[node.position];
-    if (node.task.kind !== "fan-out" || step === undefined) return [];
-    const count = listOf(this.run, node).length;
-    const done = step.items.filter((item) => item?.phase === "succeeded").length;
-    if (done === count) return [succeeded(step.place, step.stepId, 1, undefined)];
-    begins.push(() => this.#beginItems(node));
-    return [];
-  }
-
-  #afterFailure(place: StepPlace, error: StepError, begins: (() => void)[]): readonly EntryBody[] {
-    const { run } = this;
-    if (place.compensation) {
-      begins.push(() => this.#beginStop());
-      return [];
-    }
-    if (run.stopping) return [];
-    if (place.index !== undefined) {
-      const parent = placeOf(place.name);
-      return [failed(parent, run.stepIdAt(parent), 1, error)];
-    }
-    return this.#failRun(place.name, error);
-  }
-
-  /** Ends a run that nothing has to be stopped or undone for; else says that it is going to fail. */
-  #failRun(step: string, error: StepError | undefined): readonly EntryBody[] {
-    const why = error ?? { reason: "INTERNAL", message: "internal error" };
-    const { run } = this;
-    const open = allSteps(run).some((each) => each.endedAtMs === undefined) || this.#flights.size > 0;
-    const undo = run.plan.nodes.some(
-      (node) => node.compensation !== undefined && run.steps[node.position] !== undefined,
-    );
-    if (open || undo) return [{ type: "run.failing", step, error: why }];
-    return [{ type: "graph.ended", end: { state: "failed", error: why, step } }];
-  }
-
-  #succeedRun(): readonly EntryBody[] {
-    try {
-      return [{ type: "graph.ended", end: { state: "succeeded", output: inline(outputOfRun(this.run)) } }];
-    } catch (error) {
-      return this.#failRun("", toStepError(error));
-    }
   }
 
   /** Begins a step that is ready, or goes on with it. */
@@ -420,7 +358,7 @@ export class GraphExecutor {
         case "tool":
         case "model":
         case "agent":
-          if (step?.retryAtMs === undefined) this.#fly(place, node, node.task);
+          if (step?.retryAtMs === undefined) this.#attempts.begin(place, node, node.task);
           break;
         case "fan-out":
           this.#beginItems(node);
@@ -430,7 +368,7 @@ export class GraphExecutor {
           if (step?.wait === undefined || step.wait.for === "child") this.#beginWait(node, place);
       }
     } catch (error) {
-      this.#follow(this.record([this.#evaluationFailed(place, error)]));
+      this.#follow(this.record([evaluationFailed(this.run, place, error)]));
     }
   }
 
@@ -496,32 +434,33 @@ export class GraphExecutor {
     // Those that were begun before, and are under way nowhere.
     for (const item of step?.items ?? []) {
       if (item === undefined || item.endedAtMs !== undefined || item.retryAtMs !== undefined) continue;
-      if (!this.#flights.has(item.stepId)) this.#beginItem(node, item.place, task);
+      if (!this.#attempts.has(item.stepId)) this.#beginItem(node, item.place, task);
     }
-    const inFlight = [...this.#flights.values()].filter(
-      (each) => each.place.name === node.name && run.at(each.place) === undefined,
-    ).length;
+    const inFlight = this.#attempts
+      .all()
+      .filter((each) => each.place.name === node.name && run.at(each.place) === undefined).length;
     for (const index of itemsToBegin(step, list.length, concurrency - inFlight)) {
       const item = itemPlace(node.name, index);
-      if (!this.#flights.has(run.stepIdAt(item))) this.#beginItem(node, item, task);
+      if (!this.#attempts.has(run.stepIdAt(item))) this.#beginItem(node, item, task);
     }
   }
 
   #beginItem(node: PlanNode, place: StepPlace, task: CompiledItemTask): void {
     if (task.kind === "child-run") this.#startChild(place, task);
-    else this.#fly(place, node, task);
+    else this.#attempts.begin(place, node, task);
   }
 
   #again(step: StepState): void {
-    if (this.#flights.has(step.stepId)) return;
     const node = this.run.node(step.place.name);
     if (step.place.compensation) {
-      if (node.compensation !== undefined) this.#fly(step.place, node, node.compensation);
+      if (node.compensation !== undefined) this.#attempts.begin(step.place, node, node.compensation);
       return;
     }
     if (!this.#mayBegin()) return;
     const task = node.task.kind === "fan-out" ? node.task.task : node.task;
-    if (task.kind === "tool" || task.kind === "model" || task.kind === "agent") this.#fly(step.place, node, task);
+    if (task.kind === "tool" || task.kind === "model" || task.kind === "agent") {
+      this.#attempts.begin(step.place, node, task);
+    }
   }
 
   #expire(step: StepState, wait: Wait, nowMs: number): void {
@@ -536,9 +475,9 @@ export class GraphExecutor {
   }
 
   #waitingFor(signal: string): StepState | undefined {
-    return allSteps(this.run).find(
-      (step) => step.endedAtMs === undefined && step.wait?.for === "signal" && step.wait.signal === signal,
-    );
+    return this.run
+      .allSteps()
+      .find((step) => step.endedAtMs === undefined && step.wait?.for === "signal" && step.wait.signal === signal);
   }
 
   /** Whether something may begin now; says why not, if that is the run's own fault. */
@@ -553,7 +492,7 @@ export class GraphExecutor {
       });
       return false;
     }
-    if (run.begun + this.#flights.size >= run.accepted.maxSteps) {
+    if (run.begun + this.#attempts.size >= run.accepted.maxSteps) {
       const message = `the run began ${run.accepted.maxSteps} steps, and may not begin more`;
       this.#follow(this.record([{ type: "run.failing", step: "", error: { reason: "RUN_BUDGET", message } }]));
       return false;
@@ -567,145 +506,51 @@ export class GraphExecutor {
     this.#follow(this.record([{ type: "run.parked", parked }]));
   }
 
-  /** Makes an attempt of a step. */
-  #fly(place: StepPlace, node: PlanNode, task: Exclude<CompiledItemTask, { kind: "child-run" }>): void {
-    const stepId = this.run.stepIdAt(place);
-    if (this.#flights.has(stepId)) return;
-    const tool = task.kind === "tool" ? this.#tools.get(task.tool) : undefined;
-    const flight: Flight = {
-      place,
-      stepId,
-      controller: new AbortController(),
-      tool,
-      loop: undefined,
-      done: Promise.resolve(),
+  /** For whom and what tools are called now. */
+  caller(): ToolCaller {
+    const { accepted, runId } = this.run;
+    return {
+      principal: this.#principal,
+      requestId: accepted.requestId === "" ? newId("req") : accepted.requestId,
+      traceparent: accepted.traceparent,
+      runId,
+      sessionId: "",
+      epoch: this.epoch,
     };
-    this.#flights.set(stepId, flight);
-    flight.done = (task.kind === "tool" ? this.#callTool(flight, node, task) : this.#runLoop(flight, node)).then(
-      (bodies) => this.#land(flight, bodies),
-      (error: unknown) => this.#crash(flight, error),
-    );
   }
 
-  async #land(flight: Flight, bodies: readonly EntryBody[]): Promise<void> {
-    this.#flights.delete(flight.stepId);
+  /** An attempt takes longer than a moment: readers are told that it began. */
+  onSlow({ place, stepId }: Attempt, attempt: number): void {
+    if (this.#gone || this.run.parked !== undefined || this.run.at(place)?.endedAtMs !== undefined) return;
+    this.#follow(this.record([{ type: "graph.step.started", stepId, place, attempt }]));
+  }
+
+  async onOver(attempt: Attempt, bodies: readonly EntryBody[]): Promise<void> {
     if (this.#gone) return;
     // Whoever stopped the run asks the tool how far it got.
-    if (bodies.length > 0 && !flight.controller.signal.aborted) {
-      try {
-        await this.record(bodies);
-      } catch (error) {
-        this.#broken(error);
-      }
+    if (bodies.length === 0 || attempt.stopped) {
+      this.#maybeQuiet();
       return;
     }
-    this.#maybeQuiet();
+    try {
+      await this.record(bodies);
+    } catch (error) {
+      this.#broken(error);
+    }
   }
 
-  async #crash(flight: Flight, error: unknown): Promise<void> {
-    this.#flights.delete(flight.stepId);
-    if (this.#gone || flight.controller.signal.aborted) return;
+  async onBroken(attempt: Attempt, error: unknown): Promise<void> {
+    if (this.#gone || attempt.stopped) return;
     if (error instanceof AppError && (error.reason === "PRINCIPAL_REVOKED" || error.reason === "NON_DETERMINISTIC")) {
       this.#park({ reason: error.reason, message: error.message, diff: [] });
       this.#maybeQuiet();
       return;
     }
     if (error instanceof AppError && error.reason !== "FENCED" && error.reason !== "EPOCH_STALE") {
-      this.#follow(this.record([this.#attemptFailed(flight, this.run.node(flight.place.name), toStepError(error))]));
+      this.#follow(this.record([this.#attempts.failure(attempt, toStepError(error))]));
       return;
     }
     this.#broken(error);
-  }
-
-  async #callTool(flight: Flight, node: PlanNode, task: CompiledToolTask): Promise<readonly EntryBody[]> {
-    const { run, services } = this;
-    const { place, stepId, controller, tool } = flight;
-    const attempt = (run.at(place)?.failures ?? 0) + 1;
-    if (tool === undefined) {
-      return [
-        failed(place, stepId, attempt, {
-          reason: "TOOL_NOT_FOUND",
-          message: `the run holds on to no tool ${task.tool}`,
-        }),
-      ];
-    }
-    const args = resolve(task.arguments, scopeOf(run, itemScope(run, place))) as JsonObject;
-    const { signal } = controller;
-    const principal = await untilAvailable(() => services.principals.assertMayAct(this.#principal, signal), signal);
-    const watch = watchAttempt(
-      controller,
-      (place.compensation ? undefined : node.step.timeoutMs) ?? graphDefaults.timeoutMs,
-      () => {
-        if (this.#gone || run.parked !== undefined || run.at(place)?.endedAtMs !== undefined) return;
-        this.#follow(this.record([{ type: "graph.step.started", stepId, place, attempt }]));
-      },
-    );
-    try {
-      const outcome = await services.tools.call(
-        this.#caller(principal),
-        {
-          tool,
-          stepId,
-          attempt,
-          arguments: args,
-          afterFailures: attempt - 1,
-          timeoutMs: place.compensation ? graphDefaults.timeoutMs : node.step.timeoutMs,
-          heartbeatTimeoutMs: node.step.heartbeatTimeoutMs,
-        },
-        signal,
-      );
-      if (watch.timedOut) return [await this.#timedOut(flight, node)];
-      if (outcome.type === "error") {
-        services.metrics.stepEnded("tool", "failed");
-        return [this.#attemptFailed(flight, node, outcome.error)];
-      }
-      services.metrics.stepEnded("tool", "succeeded");
-      return [succeeded(place, stepId, attempt, await this.#keep(outcome.value))];
-    } catch (error) {
-      if (watch.timedOut) return [await this.#timedOut(flight, node)];
-      throw error;
-    } finally {
-      watch.end();
-    }
-  }
-
-  async #runLoop(flight: Flight, node: PlanNode): Promise<readonly EntryBody[]> {
-    const { place, stepId } = flight;
-    const attempt = (this.run.at(place)?.failures ?? 0) + 1;
-    const loop = runAgentLoop(this, place, this.services.now());
-    flight.loop = loop;
-    const onAbort = (): void => loop.turn.stop("abandon");
-    flight.controller.signal.addEventListener("abort", onAbort, { once: true });
-    try {
-      const end = await loop.ended;
-      if (end.type === "answer") return [succeeded(place, stepId, attempt, await this.#keep(end.output))];
-      const error: StepError =
-        end.end.state === "failed" ? end.end.error : { reason: "CANCELLED", message: "the step was cancelled" };
-      return [this.#attemptFailed(flight, node, error)];
-    } finally {
-      flight.controller.signal.removeEventListener("abort", onAbort);
-    }
-  }
-
-  async #timedOut(flight: Flight, node: PlanNode): Promise<EntryBody> {
-    const receipt = await this.services.tools.cancel(this.#caller(this.#principal), flight.stepId);
-    // From here on it is an attempt that failed, not one that was stopped.
-    this.#flights.set(flight.stepId, Object.assign(flight, { controller: new AbortController() }));
-    const body = this.#attemptFailed(flight, node, { reason: "STEP_TIMEOUT", message: "the attempt took too long" });
-    return body.type === "graph.step.failed" ? { ...body, receipt } : body;
-  }
-
-  #attemptFailed({ place, stepId }: Pick<Flight, "place" | "stepId">, node: PlanNode, error: StepError): EntryBody {
-    const failures = (this.run.at(place)?.failures ?? 0) + 1;
-    const policy = place.compensation ? graphDefaults.retry : node.step.retry;
-    const delayMs = retryDelayMs(policy, error, failures);
-    const retryAtMs = delayMs === undefined ? undefined : this.services.now() + delayMs;
-    return { ...failed(place, stepId, failures, error), retryAtMs };
-  }
-
-  #evaluationFailed(place: StepPlace, error: unknown): EntryBody {
-    const failures = (this.run.at(place)?.failures ?? 0) + 1;
-    return failed(place, this.run.stepIdAt(place), failures, toStepError(error));
   }
 
   /** Stops what is under way, undoes what was done if that is asked for, and ends the run. */
@@ -721,15 +566,14 @@ export class GraphExecutor {
 
   async #stop(): Promise<void> {
     const { run } = this;
-    const flights = [...this.#flights.values()].filter(({ place }) => !place.compensation);
-    for (const flight of flights) flight.controller.abort(new AppError("CANCELLED", "the run was stopped"));
-    const caller = this.#caller(this.#principal);
+    const { stopped, over } = this.#attempts.stop();
+    const caller = this.caller();
     const bodies = await receiptsOf(run, {
-      flights,
+      flights: stopped,
       cancel: (stepId) => this.services.tools.cancel(caller, stepId),
       stopChild: (childRunId) => this.#stopChild(childRunId),
     });
-    await Promise.allSettled(flights.map(({ done }) => done));
+    await over;
     if (this.#gone) return;
     if (bodies.length > 0) await this.record(bodies.filter(({ place }) => run.at(place)?.endedAtMs === undefined));
     if (this.#gone) return;
@@ -738,7 +582,7 @@ export class GraphExecutor {
       const state = run.steps[next.position]?.compensation;
       // Its end, or its next attempt, comes back here.
       if (state?.retryAtMs === undefined) {
-        this.#fly({ name: next.name, index: undefined, compensation: true }, next, next.compensation);
+        this.#attempts.begin({ name: next.name, index: undefined, compensation: true }, next, next.compensation);
       }
       return;
     }
@@ -758,25 +602,6 @@ export class GraphExecutor {
     this.#childWaiters.get(childRunId)?.();
   }
 
-  #caller(principal: Principal): ToolCaller {
-    const { accepted, runId } = this.run;
-    return {
-      principal,
-      requestId: accepted.requestId === "" ? newId("req") : accepted.requestId,
-      traceparent: accepted.traceparent,
-      runId,
-      sessionId: "",
-      epoch: this.epoch,
-    };
-  }
-
-  async #keep(value: Json): Promise<Payload> {
-    if (isDeeperThan(value, maxJsonDepth)) {
-      throw new AppError("TOOL_RESULT_INVALID", `the result has more than ${maxJsonDepth} levels`);
-    }
-    return await this.services.payloads.keep(this.#options.orgUuid, value);
-  }
-
   #follow(stored: Promise<unknown>): void {
     stored.catch((error: unknown) => this.#broken(error));
   }
@@ -786,18 +611,6 @@ export class GraphExecutor {
     this.#gone = true;
     this.#options.onBroken(error); // 4
   }
-}
-
-/** Every step that was begun, with elements and compensations. */
-function allSteps(run: GraphRun): readonly StepState[] {
-  const all: StepState[] = [];
-  for (const step of run.steps) {
-    if (step === undefined) continue;
-    all.push(step);
-    for (const item of step.items) if (item !== undefined) all.push(item);
-    if (step.compensation !== undefined) all.push(step.compensation);
-  }
-  return all;
 }
 
 function endOf(run: GraphRun): GraphEnd {

@@ -1,16 +1,14 @@
-import { createHash } from "node:crypto";
-import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { create, toBinary } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { type Principal, PrincipalSchema } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import { type CommandReply, CommandReplySchema } from "@cadre/gen/cadre/orchestrator/journal/v1/command_pb";
 import { RunSchema, RunState } from "@cadre/gen/cadre/orchestrator/v1/run_pb";
-import { AppError } from "../../../runtime/errors/app-error.ts";
 import { toUuid } from "../../../runtime/ids/id.ts";
 import type { EntryBody, GraphAccepted, GraphStarted, Payload, PinnedAgent, PinnedTool } from "../../domain/entry.ts";
 import type { Graph } from "../../domain/graph/graph.ts";
 import type { AnsweredCommand } from "../../store/append-store.ts";
 import { graphDigest } from "../../store/graph-codec.ts";
-import type { RunStore } from "../../store/run-store.ts";
+import { answerTo, type RepeatableCommand } from "../idempotency.ts";
 import { planOf } from "./plans.ts";
 import { type PinSources, resolvePins } from "./resolve-pins.ts";
 
@@ -20,8 +18,8 @@ export interface RunStart {
   readonly requestId: string;
   /** Empty if there is none. */
   readonly traceparent: string;
-  /** Which method asks, and with what; undefined without a key. */
-  readonly idempotency: { readonly method: string; readonly key: string; readonly request: Uint8Array } | undefined;
+  /** Undefined without a key. */
+  readonly idempotency: RepeatableCommand | undefined;
   /** Checked, but for how it fits its tools. */
   readonly graph: Graph;
   /** Checks that the graph fits the tools that it names. Throws INVALID_GRAPH. */
@@ -103,35 +101,6 @@ export async function prepareRun(
     accepted,
     bodies: [started, ...(fork?.carried(runId) ?? [])],
     reply,
-    answered:
-      idempotency === undefined
-        ? undefined
-        : {
-            method: idempotency.method,
-            ...digestsOf(principal.orgId, idempotency),
-            response: toBinary(CommandReplySchema, reply),
-          },
-  };
-}
-
-/** The answer to an equal start with the same key, if there was one. Throws IDEMPOTENCY_KEY_REUSED. */
-export async function findStarted(
-  runs: Pick<RunStore, "findAnswered">,
-  { principal, idempotency }: Pick<RunStart, "principal" | "idempotency">,
-): Promise<CommandReply | undefined> {
-  if (idempotency === undefined) return undefined;
-  const { keyDigest, requestDigest } = digestsOf(principal.orgId, idempotency);
-  const before = await runs.findAnswered(toUuid("org", principal.orgId), idempotency.method, keyDigest);
-  if (before === undefined) return undefined;
-  if (!Buffer.from(before.requestDigest).equals(requestDigest)) {
-    throw new AppError("IDEMPOTENCY_KEY_REUSED", "idempotency-key: was used with another request");
-  }
-  return fromBinary(CommandReplySchema, before.response);
-}
-
-function digestsOf(orgId: string, { method, key, request }: NonNullable<RunStart["idempotency"]>) {
-  return {
-    keyDigest: createHash("sha256").update(`${orgId} ${method} ${key}`).digest(),
-    requestDigest: createHash("sha256").update(request).digest(),
+    answered: idempotency === undefined ? undefined : answerTo(idempotency, reply),
   };
 }

@@ -24,6 +24,7 @@ import { graphDigest } from "../../store/graph-codec.ts";
 import { fromProtoValue } from "../../store/proto-values.ts";
 import type { RootState, RunStore } from "../../store/run-store.ts";
 import { encodeReply, refusal } from "../command-reply.ts";
+import { Mailbox } from "../mailbox.ts";
 import { loopRun } from "./agent-loop.ts";
 import type { GraphServices } from "./graph-context.ts";
 import { GraphExecutor } from "./graph-executor.ts";
@@ -55,8 +56,6 @@ export interface RunActorOptions {
   readonly onEnded: (runUuid: string, ended: EndedRun) => void;
 }
 
-const maxWaitingCommands = 256;
-
 /** The owner of one root run. */
 export class RunActor {
   readonly kind = "run";
@@ -65,9 +64,10 @@ export class RunActor {
   readonly #options: RunActorOptions;
   readonly #journal: RunJournal;
   readonly #executors = new Map<string, GraphExecutor>();
-  readonly #answering = new Set<string>();
-  #mailbox: Promise<unknown> = Promise.resolve();
-  #waiting = 0;
+  readonly #mailbox = new Mailbox(() => {
+    this.#usedMs = performance.now();
+    this.#maybeQuiet();
+  });
   /** Children that are being started. */
   #starting = 0;
   #usedMs = performance.now();
@@ -103,7 +103,7 @@ export class RunActor {
   /** Whether it can be dropped without stopping anything. */
   get idle(): boolean {
     return (
-      this.#waiting === 0 && this.#starting === 0 && [...this.#executors.values()].every((executor) => executor.quiet)
+      this.#mailbox.empty && this.#starting === 0 && [...this.#executors.values()].every((executor) => executor.quiet)
     );
   }
 
@@ -155,34 +155,14 @@ export class RunActor {
    * @throws AppError why it was refused
    */
   execute(command: Command, commandId?: string): Promise<CommandReply | undefined> {
-    if (commandId !== undefined) {
-      if (this.#answering.has(commandId)) return Promise.resolve(undefined);
-      this.#answering.add(commandId);
-    }
-    if (this.#waiting >= maxWaitingCommands) {
-      if (commandId !== undefined) this.#answering.delete(commandId);
-      return Promise.reject(
-        new AppError("BACKPRESSURE", "too many commands wait for the run", { retryAfterMs: 1_000 }),
-      );
-    }
-    this.#waiting += 1;
-    const result = this.#mailbox.then(() => this.#execute(command, commandId));
-    this.#mailbox = result
-      .catch(() => undefined) // its caller gets it
-      .then(() => {
-        this.#waiting -= 1;
-        this.#usedMs = performance.now();
-        if (commandId !== undefined) this.#answering.delete(commandId);
-        this.#maybeQuiet();
-      });
-    return result;
+    return this.#mailbox.post(() => this.#execute(command, commandId), commandId);
   }
 
   /** Cuts everything off without writing: another process goes on, or a later start. */
   async close(): Promise<void> {
     this.#gone ??= "closed";
     await Promise.all([...this.#executors.values()].map((executor) => executor.close()));
-    await this.#mailbox;
+    await this.#mailbox.settled();
     this.#options.committer.close(this.rootUuid);
   }
 

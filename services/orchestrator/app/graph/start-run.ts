@@ -12,9 +12,9 @@ import type { Payloads } from "../../store/payloads.ts";
 import { fromProtoValue, toPinnedAgent } from "../../store/proto-values.ts";
 import { type AgentDeps, findAgent } from "../agents.ts";
 import type { Engine } from "../engine.ts";
+import type { RepeatableCommand } from "../idempotency.ts";
 import type { CheckedGraph, CheckedGraphs } from "./checked-graphs.ts";
 import type { RunStart } from "./prepare-run.ts";
-
 export interface StartRunDeps extends AgentDeps {
   readonly engine: Pick<Engine, "startRun">;
   readonly graphs: CheckedGraphs;
@@ -56,7 +56,7 @@ export async function startRun(
     principal,
     requestId,
     traceparent,
-    idempotency: idempotencyKey === "" ? undefined : idempotencyOf(request, idempotencyKey),
+    idempotency: idempotencyKey === "" ? undefined : repeatable(orgUuid, request, idempotencyKey),
     graph: checked.graph,
     checkTools: (tools: readonly PinnedTool[]) => checked.check(tools),
     agent,
@@ -91,9 +91,9 @@ async function checkedRequest(deps: StartRunDeps, request: StartRunRequest, orgU
 }
 
 /** How long to wait for the run's end makes no other run of a request. */
-function idempotencyOf(request: StartRunRequest, key: string): RunStart["idempotency"] {
+function repeatable(orgUuid: string, request: StartRunRequest, key: string): RepeatableCommand {
   const { wait: _wait, ...asked } = request;
-  return { method: methodName, key, request: toBinary(StartRunRequestSchema, asked) };
+  return { orgUuid, method: methodName, key, request: toBinary(StartRunRequestSchema, asked) };
 }
 
 async function oneAtATime<T>(running: Map<string, Promise<unknown>>, key: string, work: () => Promise<T>): Promise<T> {

@@ -1,6 +1,6 @@
-import { AppError } from "../../../runtime/errors/app-error.ts";
-import type { Payload, StepError, StepPlace } from "../../domain/entry.ts";
-import type { Json } from "../../domain/json.ts";
+import { AppError } from "../../runtime/errors/app-error.ts";
+import type { Payload, StepError, StepPlace } from "./entry.ts";
+import type { Json } from "./json.ts";
 
 /** The entry of a step that has its output; `attempt` is 0 if none was needed. */
 export function succeeded(place: StepPlace, stepId: string, attempt: number, output: Payload | undefined) {
