@@ -127,10 +127,11 @@ async function toEvents(row: Row, codec: EventCodec): Promise<readonly BusEvent[
     entry: decodeEntry(row.body),
     origin,
   };
+  const from = { orgId: journaled.orgId, traceparent: origin.traceparent };
   const turn = toTurnChanged(journaled);
   const run = toRunChanged(journaled);
   return [
-    ...(turn === undefined ? [] : [await codec.encode(conversationTurns, turn, origin.traceparent)]),
-    ...(run === undefined ? [] : [await codec.encode(agentRuns, run, origin.traceparent)]),
+    ...(turn === undefined ? [] : [await codec.encode(conversationTurns, turn, from)]),
+    ...(run === undefined ? [] : [await codec.encode(agentRuns, run, from)]),
   ];
 }

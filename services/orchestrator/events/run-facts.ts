@@ -3,6 +3,7 @@ import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { RunChange, type RunChanged, RunChangedSchema } from "@cadre/gen/cadre/events/v1/run_pb";
 import type { FailureReason } from "../../runtime/errors/app-error.ts";
 import { reasonNumber } from "../../runtime/errors/failure.ts";
+import { traceIdOf } from "../../runtime/telemetry/traceparent.ts";
 import type { Entry } from "../domain/entry.ts";
 import { runFactId } from "../domain/step-id.ts";
 import type { JournaledEntry } from "./turn-facts.ts";
@@ -17,7 +18,7 @@ export function toRunChanged({ orgId, runId, seq, entry, origin }: JournaledEntr
       seq: BigInt(seq),
       at: timestampFromMs(entry.atMs),
       orgId,
-      traceId: origin.traceparent.split("-")[1] ?? "",
+      traceId: traceIdOf(origin.traceparent),
       requestId: origin.requestId,
     },
     runId,

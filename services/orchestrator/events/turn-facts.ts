@@ -2,6 +2,7 @@ import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { TurnChange, type TurnChanged, TurnChangedSchema } from "@cadre/gen/cadre/events/v1/turn_pb";
 import { reasonNumber } from "../../runtime/errors/failure.ts";
+import { traceIdOf } from "../../runtime/telemetry/traceparent.ts";
 import type { Entry } from "../domain/entry.ts";
 import { factId } from "../domain/step-id.ts";
 
@@ -34,7 +35,7 @@ export function toTurnChanged({ orgId, runId, seq, entry, origin }: JournaledEnt
       seq: BigInt(change.seq),
       at: timestampFromMs(entry.atMs),
       orgId,
-      traceId: origin.traceparent.split("-")[1] ?? "",
+      traceId: traceIdOf(origin.traceparent),
       requestId: origin.requestId,
     },
     sessionId: origin.sessionId,

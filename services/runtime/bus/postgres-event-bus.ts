@@ -11,7 +11,7 @@ import type { BusEvent, EventBus, SubscribeOptions, Subscription } from "./event
 import { migrations } from "./migrations/index.ts";
 import { partitionOf } from "./partition.ts";
 import { PostgresSubscription } from "./postgres-subscription.ts";
-import { topics as allTopics, type Topic } from "./topics.ts";
+import { busTopics, type Topic } from "./topics.ts";
 
 export interface PostgresEventBusOptions {
   /** As for `openDatabase`. */
@@ -19,7 +19,7 @@ export interface PostgresEventBusOptions {
   readonly log: Logger;
   readonly tracer?: Tracer;
   readonly meter?: Meter;
-  /** The topics to be there. Default: all of `topics.ts`. */
+  /** The topics to be there. Default: all of `topics.ts`, with their dead-letter topics. */
   readonly topics?: readonly Pick<Topic, "name" | "partitions">[];
   /** How long a member of a group may be silent before others take its partitions, in milliseconds. Default 15,000. */
   readonly leaseMs?: number;
@@ -35,7 +35,7 @@ const maxBatchBytes = 16 * 1024 * 1024;
  * schema up to date first, and waits for PostgreSQL as `migrate` does.
  */
 export async function openPostgresEventBus(options: PostgresEventBusOptions): Promise<EventBus> {
-  const { url, log, tracer, meter, topics = allTopics, leaseMs = 15_000, keepDays = 7 } = options;
+  const { url, log, tracer, meter, topics = busTopics, leaseMs = 15_000, keepDays = 7 } = options;
   await migrate({ url, service: "bus", migrations, log });
   const database = openDatabase<Record<never, never>>({ url, service: "bus", log, maxConnections: 6, tracer, meter });
   for (const { name, partitions } of topics) {

@@ -32,10 +32,21 @@ export const agentRuns: Topic<RunChanged> = {
   objectId: (event) => event.runId,
 };
 
-/** All topics that exist. */
-export const topics: readonly Pick<Topic, "name" | "partitions">[] = [conversationTurns, agentRuns];
+/** All topics of facts that exist. */
+export const topics: readonly Pick<Topic, "name" | "partitions" | "message">[] = [conversationTurns, agentRuns];
 
 /** The Kafka and registry subject of a topic's events. */
 export function subjectOf(topic: Pick<Topic, "name">): string {
   return `${topic.name}-value`;
 }
+
+/** The topic of events that consumers of a topic could not handle. */
+export function deadLetterTopicOf(topic: string): string {
+  return `${topic}.dlt`;
+}
+
+/** All topics of the bus: those of facts, and a dead-letter topic, of one partition, for each. */
+export const busTopics: readonly Pick<Topic, "name" | "partitions">[] = topics.flatMap(({ name, partitions }) => [
+  { name, partitions },
+  { name: deadLetterTopicOf(name), partitions: 1 },
+]);

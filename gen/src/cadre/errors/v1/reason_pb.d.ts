@@ -585,6 +585,98 @@ export enum Reason {
    * @generated from enum value: REASON_EVALUATION_FAILED = 98;
    */
   EVALUATION_FAILED = 98,
+
+  /**
+   * There is no topic of that name.
+   *
+   * @generated from enum value: REASON_TOPIC_NOT_FOUND = 110;
+   */
+  TOPIC_NOT_FOUND = 110,
+
+  /**
+   * The schema is not registered under the topic's subject.
+   *
+   * @generated from enum value: REASON_SCHEMA_NOT_REGISTERED = 111;
+   */
+  SCHEMA_NOT_REGISTERED = 111,
+
+  /**
+   * A frame names a schema id that nobody knows.
+   *
+   * @generated from enum value: REASON_SCHEMA_UNKNOWN = 112;
+   */
+  SCHEMA_UNKNOWN = 112,
+
+  /**
+   * A frame holds another message than its topic carries.
+   *
+   * @generated from enum value: REASON_SCHEMA_MISMATCH = 113;
+   */
+  SCHEMA_MISMATCH = 113,
+
+  /**
+   * The org has no dead letter of that id.
+   *
+   * @generated from enum value: REASON_DEAD_LETTER_NOT_FOUND = 114;
+   */
+  DEAD_LETTER_NOT_FOUND = 114,
+
+  /**
+   * The dead letter was requeued or discarded before.
+   *
+   * @generated from enum value: REASON_DEAD_LETTER_CLOSED = 115;
+   */
+  DEAD_LETTER_CLOSED = 115,
+
+  /**
+   * The org has no subject of that name, or all its versions are deleted.
+   *
+   * @generated from enum value: REASON_SUBJECT_NOT_FOUND = 120;
+   */
+  SUBJECT_NOT_FOUND = 120,
+
+  /**
+   * The subject has no such version, or it is deleted.
+   *
+   * @generated from enum value: REASON_SCHEMA_VERSION_NOT_FOUND = 121;
+   */
+  SCHEMA_VERSION_NOT_FOUND = 121,
+
+  /**
+   * No schema of that id, or the subject has no such schema.
+   *
+   * @generated from enum value: REASON_SCHEMA_NOT_FOUND = 122;
+   */
+  SCHEMA_NOT_FOUND = 122,
+
+  /**
+   * The subject or the version is deleted already, or has to be before it is
+   * deleted for good; the metadata `state` says which.
+   *
+   * @generated from enum value: REASON_SCHEMA_DELETION = 123;
+   */
+  SCHEMA_DELETION = 123,
+
+  /**
+   * The schema does not agree with versions of its subject.
+   *
+   * @generated from enum value: REASON_SCHEMA_INCOMPATIBLE = 124;
+   */
+  SCHEMA_INCOMPATIBLE = 124,
+
+  /**
+   * Another schema refers to the version.
+   *
+   * @generated from enum value: REASON_SCHEMA_REFERENCED = 125;
+   */
+  SCHEMA_REFERENCED = 125,
+
+  /**
+   * The registry, or the subject, is for reading only.
+   *
+   * @generated from enum value: REASON_REGISTRY_READ_ONLY = 126;
+   */
+  REGISTRY_READ_ONLY = 126,
 }
 
 /**
