@@ -1,12 +1,11 @@
 import { createCipheriv, createDecipheriv, createHash, hkdfSync, randomBytes } from "node:crypto";
-import { setTimeout as delay } from "node:timers/promises";
 import { type DescMethod, fromBinary, type MessageShape, toBinary } from "@bufbuild/protobuf";
 import { type Kysely, type QueryExecutorProvider, sql } from "kysely";
 import pg from "pg";
 import { AppError } from "../errors/app-error.ts";
 import type { Logger } from "../log/log.ts";
-import { describeError } from "./database-error.ts";
 import { enableOrgSecurity } from "./org-security.ts";
+import { startPruning } from "./pruning.ts";
 
 // Invariants:
 // I1. The record of a call and the call's own changes commit in one transaction,
@@ -153,7 +152,7 @@ export async function dropIdempotencyTable(db: Kysely<unknown>): Promise<void> {
 }
 
 /** Removes at most `limit` outdated records; returns how many. Several processes may do so at once. */
-export async function pruneIdempotency(engine: QueryExecutorProvider, limit = 1_000): Promise<number> {
+export async function pruneIdempotency(engine: QueryExecutorProvider, limit: number): Promise<number> {
   const { numAffectedRows } = await sql`
     delete from idempotency where (org_id, method, key_digest) in (
       select org_id, method, key_digest from idempotency where expires_at < clock_timestamp()
@@ -162,30 +161,7 @@ export async function pruneIdempotency(engine: QueryExecutorProvider, limit = 1_
   return Number(numAffectedRows ?? 0n);
 }
 
-/**
- * Prunes every ten minutes until it is stopped, in batches of 1,000, at most
- * 100 of them in a row.
- *
- * @returns ends it, after the batch under way
- */
+/** Prunes as `startPruning` does. */
 export function startIdempotencyPruning(engine: QueryExecutorProvider, log: Logger): () => Promise<void> {
-  const stopping = new AbortController();
-  const { signal } = stopping;
-  async function run(): Promise<void> {
-    while (!signal.aborted) {
-      try {
-        for (let batch = 0; batch < 100 && !signal.aborted; batch++) {
-          if ((await pruneIdempotency(engine)) < 1_000) break;
-        }
-      } catch (error) {
-        log.warn(describeError(error), "cannot prune idempotency records now");
-      }
-      await delay(600_000, undefined, { signal, ref: false }).catch(() => undefined); // stopped
-    }
-  }
-  const running = run();
-  return async () => {
-    stopping.abort();
-    await running;
-  };
+  return startPruning("idempotency records", (limit) => pruneIdempotency(engine, limit), log);
 }
