@@ -1,0 +1,62 @@
+import type { Meter, Tracer } from "@opentelemetry/api";
+import type { Logger } from "../../log/log.ts";
+import type { Database } from "../../postgres/database.ts";
+import { startPruning } from "../../postgres/pruning.ts";
+import type { EventCodec } from "../envelope.ts";
+import type { EventBus, ReceivedEvent, Subscription } from "../event-bus.ts";
+import type { Fact, Topic } from "../topics.ts";
+import { deadLetter } from "./dead-letter.ts";
+import { deadline } from "./deadline.ts";
+import { decode } from "./decode.ts";
+import { dedup, type FactHandler } from "./dedup.ts";
+import { pruneHandledEvents } from "./handled-event.ts";
+import type { Handler } from "./handler.ts";
+import { ownGroup } from "./own-group.ts";
+import { retry } from "./retry.ts";
+import { telemetry } from "./telemetry.ts";
+
+export interface ConsumeOptions<M extends Fact, Schema> {
+  readonly bus: EventBus;
+  readonly codec: EventCodec;
+  readonly topic: Topic<M>;
+  /** The consumer group, for example `gateway.presence`. */
+  readonly group: string;
+  /** Where the effects go, together with the record of what was handled. */
+  readonly database: Database<Schema>;
+  readonly handle: FactHandler<M, Schema>;
+  /** How long one attempt may take, in milliseconds. Default 1,000: three attempts end within 4 s. */
+  readonly attemptMs?: number;
+  readonly log: Logger;
+  readonly tracer: Tracer;
+  readonly meter: Meter;
+}
+
+/**
+ * Follows a topic with everything that a consumer needs, in the order that is
+ * the same for all. The handler acknowledges by returning; its effect, made by
+ * the transaction that it is given, happens once, however often the event comes.
+ * Needs `createHandledEventTable` in the schema, and prunes that table.
+ */
+export function consume<M extends Fact, Schema>(options: ConsumeOptions<M, Schema>): Subscription {
+  const { bus, codec, topic, group, database, handle, attemptMs = 1_000, log } = options;
+  const consumer = { topic: topic.name, group };
+  const once = dedup(consumer, database, handle);
+  const decoded = decode(codec, topic, once);
+  const timed: Handler<ReceivedEvent> = deadline(attemptMs, decoded);
+  const tried = retry(timed);
+  const kept = deadLetter(consumer, { bus, log }, tried);
+  const own = ownGroup(consumer, kept);
+  const measured = telemetry(consumer, options, own);
+  const subscription = bus.subscribe({
+    ...consumer,
+    handle: async (event, signal) => {
+      await measured(event, signal);
+    },
+  });
+  const stopPruning = startPruning("handled events", (limit) => pruneHandledEvents(database.engine, limit), log);
+  return {
+    async stop() {
+      await Promise.all([subscription.stop(), stopPruning()]);
+    },
+  };
+}

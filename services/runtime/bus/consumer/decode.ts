@@ -1,0 +1,44 @@
+import { AppError } from "../../errors/app-error.ts";
+import type { EventCodec } from "../envelope.ts";
+import type { ReceivedEvent } from "../event-bus.ts";
+import type { Fact, Topic } from "../topics.ts";
+import type { DecodedEvent, Handler } from "./handler.ts";
+
+/** The event holds no fact of its topic, and never will: trying again is in vain. */
+export class UndecodableError extends Error {
+  override readonly name = "UndecodableError";
+  override readonly cause: AppError;
+
+  constructor(cause: AppError) {
+    super(cause.message, { cause });
+    this.cause = cause;
+  }
+}
+
+/**
+ * Takes the fact out of the event.
+ *
+ * @throws UndecodableError if there is none
+ */
+export function decode<M extends Fact>(
+  codec: EventCodec,
+  topic: Topic<M>,
+  next: Handler<DecodedEvent<M>>,
+): Handler<ReceivedEvent> {
+  return async (event, signal) => {
+    const fact = await factOf(codec, topic, event);
+    // The codec has seen that they are there.
+    const { eventId = "", orgId = "" } = fact.metadata ?? {};
+    return next({ event, fact, eventId, orgId }, signal);
+  };
+}
+
+async function factOf<M extends Fact>(codec: EventCodec, topic: Topic<M>, event: ReceivedEvent): Promise<M> {
+  try {
+    return await codec.decode(topic, event);
+  } catch (thrown) {
+    // Without its registry the codec cannot tell.
+    if (thrown instanceof AppError && thrown.reason !== "UNAVAILABLE") throw new UndecodableError(thrown);
+    throw thrown;
+  }
+}
