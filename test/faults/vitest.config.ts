@@ -4,6 +4,7 @@ import { defineConfig } from "vitest/config";
 // each has the machine to itself and takes minutes.
 export default defineConfig({
   test: {
+    globalSetup: ["test/support/postgres-server.ts"],
     include: ["test/faults/*.full.test.ts"],
     testTimeout: 540_000,
     hookTimeout: 60_000,

@@ -15,9 +15,20 @@ export interface Child {
   errors(): string;
 }
 
-/** Starts a TypeScript file of this repository as a process of its own. */
-export function startChild(file: string, args: readonly string[]): Child {
-  const child: ChildProcess = spawn(process.execPath, [file, ...args], { stdio: ["pipe", "pipe", "pipe"] });
+/**
+ * Starts a TypeScript file of this repository as a process of its own.
+ *
+ * @param environment on top of this process's
+ */
+export function startChild(
+  file: string,
+  args: readonly string[],
+  environment: Readonly<Record<string, string>> = {},
+): Child {
+  const child: ChildProcess = spawn(process.execPath, [file, ...args], {
+    stdio: ["pipe", "pipe", "pipe"],
+    env: { ...process.env, ...environment },
+  });
   const { pid, stdin, stdout, stderr } = child;
   if (pid === undefined || stdin === null || stdout === null || stderr === null)
     throw new Error(`cannot start ${file}`);

@@ -27,6 +27,14 @@ export const mutations = {
       replace: "\n      idempotencyKey: `${call.stepId}-${crypto.randomUUID()}`,",
     },
   ],
+  /** An event that was handled before is handled again. */
+  "no dedup": [
+    {
+      module: "services/runtime/bus/consumer/dedup.ts",
+      find: 'if (rows.length === 0) return "repeated";',
+      replace: "void rows;",
+    },
+  ],
   /** An entry counts as what was stored, whatever its hash says. */
   "no look at the hashes": [
     {
