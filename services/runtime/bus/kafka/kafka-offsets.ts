@@ -1,0 +1,45 @@
+import type { Admin } from "kafkajs";
+
+/** Where a group is in a partition. */
+export interface KafkaPosition {
+  readonly partition: number;
+  /** The next offset that the group gets; undefined if it has acknowledged nothing yet. */
+  readonly next: bigint | undefined;
+  /** The offset that the next event will have. */
+  readonly end: bigint;
+  /** Events that are not acknowledged, and are still there. */
+  readonly lag: bigint;
+}
+
+/**
+ * The name of a consumer group in Kafka: a group has its position in each topic
+ * by itself, and its members of one topic know nothing of those of another.
+ */
+export function kafkaGroupOf(group: string, topic: string): string {
+  return `${group}.${topic}`;
+}
+
+/** Where a group is in each partition of a topic. */
+export async function positionsOf(admin: Admin, group: string, topic: string): Promise<readonly KafkaPosition[]> {
+  const ends = await admin.fetchTopicOffsets(topic);
+  const [committed] = await admin.fetchOffsets({ groupId: kafkaGroupOf(group, topic), topics: [topic] });
+  const next = new Map(committed?.partitions.map(({ partition, offset }) => [partition, BigInt(offset)]));
+  return ends
+    .map(({ partition, high, low }) => {
+      const position = next.get(partition) ?? -1n;
+      const from = position < BigInt(low) ? BigInt(low) : position;
+      return {
+        partition,
+        next: position < 0n ? undefined : position,
+        end: BigInt(high),
+        lag: BigInt(high) - from,
+      };
+    })
+    .sort((one, other) => one.partition - other.partition);
+}
+
+/** Events of a topic that a group has not acknowledged. */
+export async function lagOf(admin: Admin, group: string, topic: string): Promise<number> {
+  const positions = await positionsOf(admin, group, topic);
+  return positions.reduce((sum, { lag }) => sum + Number(lag), 0);
+}
