@@ -1,8 +1,9 @@
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { checks } from "./check.ts";
+import { countTests, type TestCounts } from "./count-tests.ts";
 import { runSteps } from "./steps.ts";
 
 // `npm test`: every check, then every test. The last line counts both.
@@ -23,19 +24,16 @@ try {
   const passed = checked.passed + sum(suites, "passed");
   const failed = checked.failed + sum(suites, "failed");
   const skipped = sum(suites, "skipped");
+  process.stdout.write(
+    "not run: the suites against a real Kafka (npm run test:backends), the full sets of faults (npm run test:faults)\n",
+  );
   process.stdout.write(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ""}\n`);
   process.exitCode = failed === 0 ? 0 : 1;
 } finally {
   rmSync(directory, { recursive: true, force: true });
 }
 
-interface Counted {
-  readonly passed: number;
-  readonly failed: number;
-  readonly skipped: number;
-}
-
-function runTests(options: readonly string[]): Counted {
+function runTests(options: readonly string[]): TestCounts {
   const report = join(directory, "report.json");
   rmSync(report, { force: true });
   const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${report}`];
@@ -48,17 +46,6 @@ function runTests(options: readonly string[]): Counted {
   return { ...counted, failed: Math.max(counted.failed, status === 0 ? 0 : 1) };
 }
 
-function sum(suites: readonly Counted[], what: keyof Counted): number {
+function sum(suites: readonly TestCounts[], what: keyof TestCounts): number {
   return suites.reduce((total, counted) => total + counted[what], 0);
-}
-
-function countTests(report: string): Counted {
-  if (!existsSync(report)) return { passed: 0, failed: 0, skipped: 0 };
-  const result: unknown = JSON.parse(readFileSync(report, "utf8"));
-  const number = (name: string): number => Number(Reflect.get(Object(result), name));
-  return {
-    passed: number("numPassedTests"),
-    failed: number("numFailedTests"),
-    skipped: number("numPendingTests") + number("numTodoTests"),
-  };
 }
