@@ -63,6 +63,10 @@ const groups: readonly CommandGroup[] = [
     load: async (program) => (await import("./command/limits.ts")).registerLimits(program),
   },
   {
+    commands: [["events", "look after events that could not be handled"]],
+    load: async (program) => (await import("./command/events.ts")).registerEvents(program),
+  },
+  {
     commands: [["db", "migrate the database, say how it stands, or go back"]],
     load: async (program) => (await import("./command/db.ts")).registerDb(program),
   },

@@ -25,7 +25,7 @@ export function registerServerCommands(program: Command): void {
       .description(
         "Runs services in this process that call their peers by gRPC over mutual TLS. Each finds the others by CADRE_MESH_<SERVICE>. In the names of the mesh's files, {service} stands for the service's name.",
       )
-      .argument("<services...>", "credentials, tools, orchestrator or gateway")
+      .argument("<services...>", "credentials, tools, registry, orchestrator, events or gateway")
       .option("--json", "print one line of JSON when ready, instead of the screen"),
   ).action(async (services: string[], options: Record<string, unknown>) => {
     const { runServe } = await import("./server/run-serve.ts");
@@ -37,7 +37,7 @@ export function registerServerCommands(program: Command): void {
       .command("mesh")
       .summary("run each service as a process of its own, on this machine")
       .description(
-        "Starts credentials, tools, two orchestrators and two gateways as processes over gRPC with mutual TLS from a development CA, and a PostgreSQL for them. A process that ends is started again.",
+        "Starts credentials, tools, registry, two orchestrators, events and two gateways as processes over gRPC with mutual TLS from a development CA, and a PostgreSQL for them. A process that ends is started again.",
       )
       .option("--json", "print one line of JSON when ready, instead of the screen"),
   ).action(async (options: Record<string, unknown>) => {

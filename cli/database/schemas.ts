@@ -17,12 +17,20 @@ export const schemaSources: readonly SchemaSource[] = [
     load: async () => (await import("../../services/runtime/bus/migrations/index.ts")).migrations,
   },
   {
+    service: "events",
+    load: async () => (await import("../../services/events/store/migrations/index.ts")).migrations,
+  },
+  {
     service: "credentials",
     load: async () => (await import("../../services/credentials/store/migrations/index.ts")).migrations,
   },
   {
     service: "tools",
     load: async () => (await import("../../services/tools/store/migrations/index.ts")).migrations,
+  },
+  {
+    service: "registry",
+    load: async () => (await import("../../services/registry/store/migrations/index.ts")).migrations,
   },
   {
     service: "orchestrator",

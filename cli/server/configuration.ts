@@ -1,7 +1,9 @@
 import { resolve } from "node:path";
 import { credentialsSettings } from "../../services/credentials/config.ts";
+import { eventsSettings } from "../../services/events/config.ts";
 import { gatewaySettings } from "../../services/gateway/config.ts";
 import { orchestratorSettings } from "../../services/orchestrator/config.ts";
+import { findKafkaProblems, kafkaSettings } from "../../services/runtime/bus/kafka/kafka-settings.ts";
 import {
   ConfigurationError,
   type Environment,
@@ -17,10 +19,12 @@ import { toolsSettings } from "../../services/tools/config.ts";
 /** Every setting of a server, by the part that reads it. */
 export const settingGroups = {
   platform: platformSettings,
+  kafka: kafkaSettings,
   gateway: gatewaySettings,
   orchestrator: orchestratorSettings,
   tools: toolsSettings,
   credentials: credentialsSettings,
+  events: eventsSettings,
 } as const;
 
 /** What the parsed settings of every part are. */
@@ -63,22 +67,32 @@ export function loadConfiguration(
     }
   };
   const platform = parse(platformSettings);
+  const kafka = parse(kafkaSettings);
   const gateway = parse(gatewaySettings);
   const orchestrator = parse(orchestratorSettings);
   const tools = parse(toolsSettings);
   const credentials = parse(credentialsSettings);
+  const events = parse(eventsSettings);
+  if (platform?.CADRE_BUS === "kafka" && kafka !== undefined) problems.push(...findKafkaProblems(kafka));
   if (environment.CADRE_MODE === "production") problems.push(...findUnsafeSettings(environment, currentProcessFacts()));
   if (
     problems.length > 0 ||
     platform === undefined ||
+    kafka === undefined ||
     gateway === undefined ||
     orchestrator === undefined ||
     tools === undefined ||
-    credentials === undefined
+    credentials === undefined ||
+    events === undefined
   ) {
     throw new ConfigurationError(problems);
   }
-  return { platform, gateway, orchestrator, tools, credentials, environment };
+  return { platform, kafka, gateway, orchestrator, tools, credentials, events, environment };
+}
+
+/** The Kafka that facts go to; undefined if they go to the bus in PostgreSQL. */
+export function kafkaOf({ platform, kafka }: ServerConfiguration): ServerConfiguration["kafka"] | undefined {
+  return platform.CADRE_BUS === "kafka" ? kafka : undefined;
 }
 
 /** The data directory, absolute. */

@@ -1,11 +1,13 @@
 import { startCredentials } from "../../services/credentials/main.ts";
+import { startEvents } from "../../services/events/main.ts";
 import { startGateway } from "../../services/gateway/main.ts";
 import { startOrchestrator } from "../../services/orchestrator/main.ts";
+import { startRegistry } from "../../services/registry/main.ts";
 import { createLocalAuthority } from "../../services/runtime/identity/service-identity.ts";
 import { createMemoryMesh } from "../../services/runtime/memory/memory-mesh.ts";
 import { createPlatform } from "../../services/runtime/platform/create-platform.ts";
 import { startTools } from "../../services/tools/main.ts";
-import type { ServerConfiguration } from "./configuration.ts";
+import { kafkaOf, type ServerConfiguration } from "./configuration.ts";
 import type { ProcessScope } from "./process-scope.ts";
 import { startDatabase } from "./start-database.ts";
 import { version } from "./version.ts";
@@ -37,6 +39,7 @@ export async function startDev(configuration: ServerConfiguration, scope: Proces
     pageTokenKeyFile: configuration.platform.CADRE_PAGE_TOKEN_KEY_FILE,
     version,
     databaseUrl,
+    kafka: kafkaOf(configuration),
     processId,
     reflection: (configuration.platform.CADRE_REFLECTION ?? `${mode === "embedded"}`) === "true",
     log,
@@ -48,19 +51,21 @@ export async function startDev(configuration: ServerConfiguration, scope: Proces
   scope.onStop("mesh", () => mesh.close());
   // They tolerate any order, so they start at once; they stop one after the
   // other, the outermost first.
-  const [credentials, tools, orchestrator, gateway] = await Promise.all([
+  const [credentials, tools, registry, orchestrator, events, gateway] = await Promise.all([
     startCredentials(platform, configuration.credentials),
     startTools(platform, configuration.tools),
+    startRegistry(platform),
     startOrchestrator(platform, {
       ...configuration.orchestrator,
       CADRE_ORCHESTRATOR_PREVIOUS_WRITERS_ARE_DEAD: isOwnDatabase,
     }),
+    startEvents(platform, configuration.events),
     startGateway(platform, configuration.gateway),
   ]);
   scope.onStop(credentials.name, () => credentials.stop(graceMs));
   // What was denied is written after those who deny have stopped, and before
   // credentials, which keeps the audit log.
   scope.onStop("audit", () => platform.stop());
-  for (const service of [tools, orchestrator, gateway]) scope.onStop(service.name, () => service.stop(graceMs));
+  for (const service of [tools, registry, events, orchestrator, gateway]) scope.onStop(service.name, () => service.stop(graceMs));
   return { url: gateway.url, adminUrl: gateway.adminUrl, firstKey: credentials.firstKey?.secret };
 }

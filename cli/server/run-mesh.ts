@@ -64,8 +64,10 @@ async function planMembers(
   const layout: readonly StartableService[] = [
     "credentials",
     "tools",
+    "registry",
     "orchestrator",
     "orchestrator",
+    "events",
     "gateway",
     "gateway",
   ];
@@ -86,7 +88,9 @@ async function planMembers(
     CADRE_DATABASE_URL: databaseUrl,
     CADRE_MESH_CREDENTIALS: addressesOf("credentials"),
     CADRE_MESH_TOOLS: addressesOf("tools"),
+    CADRE_MESH_REGISTRY: addressesOf("registry"),
     CADRE_MESH_ORCHESTRATOR: addressesOf("orchestrator"),
+    CADRE_MESH_EVENTS: addressesOf("events"),
     CADRE_MESH_GATEWAY: addressesOf("gateway"),
     CADRE_MESH_CA_FILE: join(directory, "authority.pem"),
     CADRE_MESH_CERT_FILE: join(directory, "{service}.pem"),

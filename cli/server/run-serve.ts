@@ -8,7 +8,7 @@ import { watchCertificateTls } from "../../services/runtime/identity/certificate
 import { createGrpcMesh } from "../../services/runtime/mesh/grpc-mesh.ts";
 import { createPlatform } from "../../services/runtime/platform/create-platform.ts";
 import type { RunningService } from "../../services/runtime/platform/platform.ts";
-import { loadConfiguration, type ServerConfiguration } from "./configuration.ts";
+import { kafkaOf, loadConfiguration, type ServerConfiguration } from "./configuration.ts";
 import { explainFailedStart } from "./exit.ts";
 import { settingsOf } from "./flags.ts";
 import type { ProcessScope } from "./process-scope.ts";
@@ -60,7 +60,9 @@ async function startOne(
   const addresses = {
     credentials: settings.CADRE_MESH_CREDENTIALS,
     tools: settings.CADRE_MESH_TOOLS,
+    registry: settings.CADRE_MESH_REGISTRY,
     orchestrator: settings.CADRE_MESH_ORCHESTRATOR,
+    events: settings.CADRE_MESH_EVENTS,
     gateway: settings.CADRE_MESH_GATEWAY,
   };
   const files = filesOf(service, configuration);
@@ -78,6 +80,7 @@ async function startOne(
     pageTokenKeyFile: settings.CADRE_PAGE_TOKEN_KEY_FILE,
     version,
     databaseUrl: settings.CADRE_DATABASE_URL ?? "",
+    kafka: kafkaOf(configuration),
     processId: scope.processId,
     reflection: (settings.CADRE_REFLECTION ?? `${settings.CADRE_MODE === "embedded"}`) === "true",
     log: scope.log,

@@ -4,6 +4,7 @@ import type { Transport } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-web";
 import { type Agents, createAgents } from "./agent.ts";
 import { type CallOptions, createCaller, required } from "./caller.ts";
+import { createDeadLetters, type DeadLetters } from "./dead-letter.ts";
 import { createKeys, type Keys } from "./key.ts";
 import { createLimits, type Limits } from "./limit.ts";
 import { createModels, type Models } from "./model.ts";
@@ -57,6 +58,8 @@ export interface Cadre {
   readonly keys: Keys;
   /** The limits of the org. */
   readonly limits: Limits;
+  /** The events of the org that consumers could not handle. */
+  readonly deadLetters: DeadLetters;
   /** Says whom the client's credential stands for. @throws CadreError `UNAUTHENTICATED` */
   principal(options?: CallOptions): Promise<Identity>;
   /** Says how the installation is; wants the role `admin` and the scope `ops.read`. */
@@ -98,6 +101,7 @@ export function createCadre(options: CadreOptions): Cadre {
     tools: createTools(caller),
     keys: createKeys(caller),
     limits: createLimits(caller),
+    deadLetters: createDeadLetters(caller),
     async principal(callOptions) {
       const { principal, org } = await caller.unary(IdentityService.method.getPrincipal, {}, callOptions);
       return { principal: required(principal, "the principal"), org: required(org, "the org") };

@@ -2,6 +2,11 @@ export { type Key, Role } from "@cadre/gen/cadre/credentials/v1/api_key_pb";
 export { type Limit, type Org, type Principal, PrincipalKind } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 export type { RevokeTokenResponse } from "@cadre/gen/cadre/credentials/v1/token_pb";
 export {
+  type DeadLetter,
+  DeadLetterState,
+  type GetDeadLetterResponse,
+} from "@cadre/gen/cadre/events/v1/dead_letter_pb";
+export {
   type DependencyHealth,
   type GetHealthResponse,
   type ServiceHealth,
@@ -47,6 +52,7 @@ export { SideEffects, type Tool, type ToolDefinition, ToolKind } from "@cadre/ge
 export type { AgentOptions, Agents } from "./agent.ts";
 export type { CallOptions, EffectCallOptions } from "./caller.ts";
 export { type Cadre, type CadreOptions, createCadre, type Identity } from "./create-cadre.ts";
+export type { DeadLetterFilterOptions, DeadLetters } from "./dead-letter.ts";
 export {
   type DefinedTool,
   defineTool,

@@ -3,6 +3,7 @@ import { file_google_protobuf_struct, type Value, ValueSchema } from "@bufbuild/
 import { file_cadre_credentials_v1_api_key } from "@cadre/gen/cadre/credentials/v1/api_key_pb";
 import { file_cadre_credentials_v1_identity } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import { file_cadre_credentials_v1_token } from "@cadre/gen/cadre/credentials/v1/token_pb";
+import { file_cadre_events_v1_dead_letter } from "@cadre/gen/cadre/events/v1/dead_letter_pb";
 import { file_cadre_gateway_v1_health } from "@cadre/gen/cadre/gateway/v1/health_pb";
 import { file_cadre_orchestrator_v1_agent } from "@cadre/gen/cadre/orchestrator/v1/agent_pb";
 import { file_cadre_orchestrator_v1_graph } from "@cadre/gen/cadre/orchestrator/v1/graph_pb";
@@ -21,6 +22,7 @@ const registry = /*@__PURE__*/ createRegistry(
   file_cadre_credentials_v1_api_key,
   file_cadre_credentials_v1_identity,
   file_cadre_credentials_v1_token,
+  file_cadre_events_v1_dead_letter,
   file_cadre_gateway_v1_health,
   file_cadre_orchestrator_v1_agent,
   file_cadre_orchestrator_v1_graph,

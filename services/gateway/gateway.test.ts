@@ -645,7 +645,7 @@ describe("one port", () => {
     const { services, mode } = await client.getHealth({}, { headers: admin });
     expect([mode, services.map(({ service }) => service)]).toEqual([
       "embedded",
-      ["credentials", "gateway", "orchestrator", "tools"],
+      ["credentials", "events", "gateway", "orchestrator", "registry", "tools"],
     ]);
     const metrics = await fetch(`${url}/metrics`, { headers: admin });
     expect(metrics.headers.get("content-type")).toBe("text/plain; charset=utf-8");

@@ -4,7 +4,7 @@ import { ServingState } from "@cadre/gen/cadre/gateway/v1/health_pb";
 import { ToolExecutionService } from "@cadre/gen/cadre/tools/v1/tool_pb";
 import { createFileBlobStore } from "../runtime/blob/file-blob-store.ts";
 import { createEventCodec } from "../runtime/bus/envelope.ts";
-import { openPostgresEventBus } from "../runtime/bus/postgres-event-bus.ts";
+import { openEventBus } from "../runtime/bus/open-event-bus.ts";
 import { startRelay } from "../runtime/bus/relay.ts";
 import { createLocalSchemaIds } from "../runtime/bus/schema-ids.ts";
 import { ConfigurationError } from "../runtime/config/settings.ts";
@@ -45,7 +45,7 @@ export const startOrchestrator: StartService<OrchestratorConfig> = async (platfo
 
   await migrate({ url, service: self, migrations, log });
   const database = openDatabase<OrchestratorSchema>({ url, service: self, log, tracer, meter, maxConnections });
-  const bus = await openPostgresEventBus({ url, log, tracer, meter });
+  const { bus, dependencies } = await openEventBus({ kafka: platform.kafka, databaseUrl: url, log, tracer, meter });
   const stopPruning = startIdempotencyPruning(database.engine, log);
 
   const authentication = platform.client(self, "credentials", AuthenticationService);
@@ -73,7 +73,7 @@ export const startOrchestrator: StartService<OrchestratorConfig> = async (platfo
     name: self,
     source: createJournalRelaySource({
       database,
-      codec: createEventCodec(createLocalSchemaIds()),
+      codec: createEventCodec(createLocalSchemaIds(), { meter }),
       writer: () => engine.status.writer,
       onLag: (entries) => engine.setUnrelayed(entries),
     }),
@@ -87,6 +87,7 @@ export const startOrchestrator: StartService<OrchestratorConfig> = async (platfo
     implementations,
     dependencies: [
       database.dependency,
+      ...dependencies,
       {
         name: "shards",
         check: async () =>

@@ -81,12 +81,16 @@ export async function startGatewayWorld(options: GatewayWorldOptions = {}): Prom
     trust: authority,
   });
   const credentials = createFakeCredentials(options.authentication);
-  const serve = (name: "credentials" | "orchestrator" | "tools", implementations: readonly Implementation[]) =>
-    platform.serve(name, { implementations, dependencies: [] });
+  const serve = (
+    name: "credentials" | "events" | "orchestrator" | "registry" | "tools",
+    implementations: readonly Implementation[],
+  ) => platform.serve(name, { implementations, dependencies: [] });
   const servers = await Promise.all([
     serve("credentials", credentials.implementations),
     serve("orchestrator", [implement(SessionService, (options.sessions ?? {}) as ServiceImpl<typeof SessionService>)]),
     serve("tools", [implement(ToolService, (options.tools ?? {}) as ServiceImpl<typeof ToolService>)]),
+    serve("registry", []),
+    serve("events", []),
   ]);
   let credentialsServer = servers[0];
   const gateway = await startGateway(

@@ -12,6 +12,7 @@ import { ApiKeyService } from "@cadre/gen/cadre/credentials/v1/api_key_pb";
 import { AuditService } from "@cadre/gen/cadre/credentials/v1/audit_pb";
 import { IdentityService } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import { TokenService } from "@cadre/gen/cadre/credentials/v1/token_pb";
+import { DeadLetterService } from "@cadre/gen/cadre/events/v1/dead_letter_pb";
 import { HealthService } from "@cadre/gen/cadre/gateway/v1/health_pb";
 import { type Authz, AuthzSchema, authz } from "@cadre/gen/cadre/options/v1/options_pb";
 import { AgentService } from "@cadre/gen/cadre/orchestrator/v1/agent_pb";
@@ -19,6 +20,7 @@ import { ModelService } from "@cadre/gen/cadre/orchestrator/v1/model_pb";
 import { RunService } from "@cadre/gen/cadre/orchestrator/v1/run_pb";
 import { ScheduleService } from "@cadre/gen/cadre/orchestrator/v1/schedule_pb";
 import { SessionService } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
+import { RegistryService } from "@cadre/gen/cadre/registry/v1/registry_pb";
 import { ToolService } from "@cadre/gen/cadre/tools/v1/tool_pb";
 import { ToolWorkerService } from "@cadre/gen/cadre/tools/v1/tool_worker_pb";
 
@@ -27,9 +29,11 @@ export const publicServices: readonly DescService[] = [
   AgentService,
   ApiKeyService,
   AuditService,
+  DeadLetterService,
   HealthService,
   IdentityService,
   ModelService,
+  RegistryService,
   RunService,
   ScheduleService,
   SessionService,

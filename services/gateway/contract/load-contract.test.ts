@@ -11,7 +11,7 @@ test("what is generated is the contract: public services by name, every host onc
   expect(contract.publicServices).toContain(SessionService);
   expect(contract.publicServices).toContain(HealthService);
   expect(contract.publicServices).not.toContain(ToolExecutionService);
-  expect(contract.hosts).toEqual(["credentials", "gateway", "orchestrator", "tools"]);
+  expect(contract.hosts).toEqual(["credentials", "events", "gateway", "orchestrator", "registry", "tools"]);
 });
 
 test("an internal service is never offered, also when it is given by hand", () => {

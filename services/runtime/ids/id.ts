@@ -16,7 +16,8 @@ export type IdPrefix =
   | "evt"
   | "req"
   | "wrk"
-  | "call";
+  | "call"
+  | "dlt";
 
 const alphabet = "0123456789abcdefghjkmnpqrstvwxyz";
 const encodedUuid = /^[0-7][0-9a-hjkmnp-tv-z]{25}$/;

@@ -2,7 +2,7 @@ import type { Interceptor, Transport } from "@connectrpc/connect";
 import type { Implementation } from "../rpc/implementation.ts";
 
 /** A process of the mesh. */
-export type ServiceName = "gateway" | "orchestrator" | "tools" | "capsules" | "credentials";
+export type ServiceName = "gateway" | "orchestrator" | "tools" | "registry" | "capsules" | "credentials" | "events";
 
 /** What a service offers to its peers. */
 export interface MeshServerOptions {

@@ -3,6 +3,7 @@ import { AuditSinkService } from "@cadre/gen/cadre/credentials/v1/audit_pb";
 import type { Client, Transport } from "@connectrpc/connect";
 import { createRemoteAuditSink } from "../audit/batching-audit-sink.ts";
 import { createDenialLog } from "../audit/denial-log.ts";
+import type { KafkaConfig } from "../bus/kafka/kafka-settings.ts";
 import type { MeshTrust, ServiceIdentity } from "../identity/service-identity.ts";
 import { createServiceTokenVerifier } from "../identity/service-token.ts";
 import { createServiceTokenAuthenticator } from "../identity/service-token-authenticator.ts";
@@ -23,6 +24,8 @@ export interface CreatePlatformOptions {
   readonly pageTokenKeyFile?: string | undefined;
   readonly version: string;
   readonly databaseUrl: string;
+  /** Default: the bus is in PostgreSQL. */
+  readonly kafka?: KafkaConfig | undefined;
   readonly processId: string;
   readonly reflection: boolean;
   readonly log: Logger;
@@ -73,6 +76,7 @@ export function createPlatform(options: CreatePlatformOptions): Platform & { sto
     pageTokenKeyFile: options.pageTokenKeyFile,
     version: options.version,
     databaseUrl: options.databaseUrl,
+    kafka: options.kafka,
     processId: options.processId,
     reflection: options.reflection,
     log,

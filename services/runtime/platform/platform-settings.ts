@@ -31,8 +31,8 @@ export const platformSettings = defineSettings({
     secret: true,
   },
   CADRE_BUS: {
-    schema: setting.oneOf(["postgres"], "postgres"),
-    description: "Where facts go. Default postgres.",
+    schema: setting.oneOf(["postgres", "kafka"], "postgres"),
+    description: "Where facts go: postgres, or kafka with CADRE_KAFKA_BROKERS. Default postgres.",
   },
   CADRE_LOG_LEVEL: {
     schema: setting.oneOf(["error", "warn", "info", "debug"], "info"),
@@ -63,9 +63,17 @@ export const platformSettings = defineSettings({
     schema: addresses(),
     description: "Where tools is reached, host:port, several separated by commas.",
   },
+  CADRE_MESH_REGISTRY: {
+    schema: addresses(),
+    description: "Where registry is reached, host:port, several separated by commas.",
+  },
   CADRE_MESH_ORCHESTRATOR: {
     schema: addresses(),
     description: "Where orchestrator is reached, host:port, several separated by commas.",
+  },
+  CADRE_MESH_EVENTS: {
+    schema: addresses(),
+    description: "Where events is reached, host:port, several separated by commas.",
   },
   CADRE_MESH_GATEWAY: { schema: addresses(), description: "Where the gateway is reached by its peers, host:port." },
   CADRE_MESH_CA_FILE: {

@@ -4,6 +4,7 @@ import type { Client } from "@connectrpc/connect";
 import type { Meter, Tracer } from "@opentelemetry/api";
 import type { AuditSink } from "../audit/audit-sink.ts";
 import type { DenialLog } from "../audit/denial-log.ts";
+import type { KafkaConfig } from "../bus/kafka/kafka-settings.ts";
 import type { AccessRules } from "../interceptor/access-rule.ts";
 import type { Logger } from "../log/log.ts";
 import type { MeshServer, ServiceName } from "../mesh/mesh.ts";
@@ -26,6 +27,8 @@ export interface Platform {
   readonly version: string;
   /** The PostgreSQL that the services' schemas live in. */
   readonly databaseUrl: string;
+  /** The Kafka that facts go to; `undefined` if they go to the bus in PostgreSQL. */
+  readonly kafka: KafkaConfig | undefined;
   readonly log: Logger;
   readonly tracer: Tracer;
   readonly meter: Meter;
