@@ -88,6 +88,7 @@ export function createOrchestrator(options: OrchestratorOptions): Orchestrator {
   const sessions = withBoundaries(new PostgresSessionStore(database), {
     create: "session.create",
     load: "journal.load",
+    parkDamaged: "run.park",
     listOpen: "journal.list-open",
   });
   const agents = new PostgresAgentStore(database);

@@ -1,4 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
+import { Reason } from "@cadre/gen/cadre/errors/v1/reason_pb";
 import { TurnState } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
 import { OnBusy } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
 import { sql } from "kysely";
@@ -408,11 +409,25 @@ describe("the write path", () => {
       await world.stop();
       await asSuperuser(damage.replace("where", `where run_id = '${toUuid("run", turn?.turnId ?? "")}' and`));
       const next = await start({ previousWritersAreDead: true });
-      expect(await reasonOf(next.sessions.sendTurn({ sessionId, text: "x", onBusy: OnBusy.INTERRUPT }))).toBe(
-        "DATA_LOSS",
-      );
-      expect(await reasonOf(next.sessions.getTurn({ sessionId, turnId: turn?.turnId ?? "" }))).toBe("DATA_LOSS");
+      const events = await readEvents(next.sessions, sessionId, 0n, endsTurn());
+      const end = events.at(-1)?.body;
+      expect(end?.case === "turnEnded" && end.value.error?.reason).toBe(Reason.DATA_LOSS);
+      const lost = await next.sessions.getTurn({ sessionId, turnId: turn?.turnId ?? "" });
+      expect(lost.turn).toMatchObject({
+        state: TurnState.FAILED,
+        text: "wait 30s",
+        error: { reason: Reason.DATA_LOSS },
+      });
+      const { session } = await next.sessions.getSession({ sessionId });
+      expect(session?.busy).toBe(false);
+      // The session goes on without it, also over another restart.
+      await next.sessions.sendTurn({ sessionId, text: "say on" });
+      await readEvents(next.sessions, sessionId, events.at(-1)?.seq ?? 0n, endsTurn());
       await next.stop();
+      const last = await start({ previousWritersAreDead: true });
+      const { turns } = await last.sessions.listTurns({ sessionId });
+      expect(turns.map(({ state }) => state)).toEqual([TurnState.FAILED, TurnState.SUCCEEDED]);
+      await last.stop();
     }
   });
 });

@@ -512,7 +512,12 @@ export class Engine {
       },
     });
     this.#actors.set(sessionUuid, actor);
-    actor.resume();
+    try {
+      await actor.resume(committer.writer);
+    } catch (error) {
+      await this.#close(sessionUuid, actor);
+      throw error;
+    }
     return actor;
   }
 

@@ -136,8 +136,19 @@ export class SessionActor {
     return this.#usedMs;
   }
 
-  /** Goes on with the turns that were open when the session was loaded. */
-  resume(): void {
+  /**
+   * Goes on with the turns that were open when the session was loaded. Those
+   * that cannot be gone on with are parked; their readers are told first, as
+   * that is the last that is heard of them.
+   */
+  async resume(writer: bigint): Promise<void> {
+    const { state, services } = this.#options;
+    for (const { runId: runUuid, message } of state.damaged) {
+      const runId = fromUuid("run", runUuid);
+      services.log.error({ runId, message }, "a turn is parked");
+      await this.#journal.tellOfLoss(runId, { reason: "DATA_LOSS", message });
+      await services.sessions.parkDamaged(writer, runUuid);
+    }
     this.#next();
   }
 

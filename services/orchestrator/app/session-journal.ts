@@ -8,15 +8,16 @@
  * 2. When a change is refused by the store, the states here are ahead of what is
  *    stored: the session is given up and read anew.
  */
+import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { Principal } from "@cadre/gen/cadre/credentials/v1/identity_pb";
-import type { SessionEvent } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
+import { type SessionEvent, TurnEndedSchema, TurnState } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
 import { toUuid } from "../../runtime/ids/id.ts";
-import type { EntryBody } from "../domain/entry.ts";
+import type { EntryBody, StepError } from "../domain/entry.ts";
 import { fold, type Run } from "../domain/run.ts";
 import { addUsage, runState, type UsageDelta } from "../store/append-store.ts";
 import type { Change, Committer, RunStanding, UnnumberedEvent } from "../store/committer.ts";
-import { durationOf, encodeTurnView } from "./turn-view.ts";
+import { durationOf, encodeTurnView, toTurnError } from "./turn-view.ts";
 
 /** Why a turn is stopped from outside. */
 export type StopCause = "cancel" | "limit" | "abandon";
@@ -172,6 +173,26 @@ export class SessionJournal implements TurnJournal {
     });
     const last = stored.at(-1);
     if (last !== undefined) this.#lastSeq = Math.max(this.#lastSeq, Number(last.seq));
+  }
+
+  /** Tells readers that a turn is given up, of which nothing more can be stored. */
+  async tellOfLoss(runId: string, error: StepError): Promise<void> {
+    const value = create(TurnEndedSchema, { state: TurnState.FAILED, error: toTurnError(error) });
+    await this.#committer.submit({
+      rootId: this.sessionUuid,
+      standsAlone: true,
+      events: [
+        {
+          sessionId: this.sessionId,
+          turnId: runId,
+          at: timestampFromMs(this.#now()),
+          traceId: "",
+          requestId: "",
+          orgId: this.orgId,
+          body: { case: "turnEnded", value },
+        },
+      ],
+    });
   }
 
   #event(turn: Turn, atMs: number, body: SessionEvent["body"]): UnnumberedEvent {

@@ -1,8 +1,15 @@
-import { fromBinary } from "@bufbuild/protobuf";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { Reason } from "@cadre/gen/cadre/errors/v1/reason_pb";
 import { AgentDefinitionSchema } from "@cadre/gen/cadre/orchestrator/v1/agent_pb";
-import { type SessionEvent, SessionEventSchema } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
-import { type CreateSessionResponse, SessionService } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
+import {
+  type SessionEvent,
+  SessionEventSchema,
+  TurnErrorSchema,
+  TurnState,
+} from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
+import { type CreateSessionResponse, SessionService, TurnSchema } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
 import { type Kysely, type Selectable, sql, type Transaction } from "kysely";
+import { AppError } from "../../runtime/errors/app-error.ts";
 import { fromUuid } from "../../runtime/ids/id.ts";
 import type { Database } from "../../runtime/postgres/database.ts";
 import { withIdempotency } from "../../runtime/postgres/idempotency.ts";
@@ -17,6 +24,7 @@ import { toPinnedAgent } from "./proto-values.ts";
 import type { OrchestratorSchema } from "./schema.ts";
 import type {
   CreateSessionCall,
+  DamagedTurn,
   SessionState,
   SessionStore,
   StoredRun,
@@ -28,7 +36,7 @@ type Executor = Kysely<OrchestratorSchema> | Transaction<OrchestratorSchema>;
 type SessionRow = Selectable<OrchestratorSchema["session"]> & { busy: boolean };
 type RunRow = Pick<
   Selectable<OrchestratorSchema["run"]>,
-  "run_id" | "ordinal" | "head" | "chain" | "ended" | "view"
+  "run_id" | "ordinal" | "head" | "chain" | "ended" | "state" | "view"
 > & {
   ordinal: number;
   goes_on_behind_head: boolean;
@@ -132,10 +140,23 @@ export class PostgresSessionStore implements SessionStore {
       .select((query) => query.fn.max("ordinal").as("ordinal"))
       .where("session_id", "=", sessionId)
       .executeTakeFirst();
-    const rows = await runs(engine, sessionId).where("ended", "=", false).orderBy("ordinal").execute();
+    const rows = await runs(engine, sessionId).where("state", "=", runState.running).orderBy("ordinal").execute();
     const open: StoredRun[] = [];
-    for (const row of rows) open.push(await toRun(engine, row));
-    return { session, open, lastOrdinal: last?.ordinal ?? 0 };
+    const broken: DamagedTurn[] = [];
+    for (const row of rows) {
+      try {
+        open.push(await toRun(engine, row));
+      } catch (error) {
+        if (!(error instanceof AppError) || error.reason !== "DATA_LOSS") throw error;
+        broken.push({ runId: row.run_id, message: error.message });
+      }
+    }
+    return { session, open, damaged: broken, lastOrdinal: last?.ordinal ?? 0 };
+  }
+
+  async parkDamaged(writer: bigint, runId: string): Promise<void> {
+    // A turn has its view of its own, which stays as it is.
+    await sql`select park_damaged(${writer}::bigint, ${runId}::uuid, ''::bytea)`.execute(this.#database.engine);
   }
 
   async loadEnded(sessionId: string, before: number, limit: number): Promise<readonly StoredRun[]> {
@@ -170,6 +191,7 @@ export class PostgresSessionStore implements SessionStore {
       .select((query) => query.fn.countAll<bigint>().as("count"))
       .where("org_id", "=", orgId)
       .where("ended", "=", false)
+      .where("state", "<>", runState.parked)
       .where("session_id", "is not", null)
       .executeTakeFirstOrThrow();
     return Number(count);
@@ -205,7 +227,9 @@ function sessions(executor: Executor) {
     .selectFrom("session")
     .selectAll()
     .select(
-      sql<boolean>`exists (select 1 from run where run.session_id = session.session_id and not run.ended)`.as("busy"),
+      sql<boolean>`exists (
+        select 1 from run where run.session_id = session.session_id and not run.ended and run.state <> ${runState.parked}
+      )`.as("busy"),
     )
     .where("deleted_at", "is", null);
 }
@@ -218,7 +242,7 @@ async function findSession(executor: Executor, sessionId: string): Promise<Store
 function runs(executor: Executor, sessionId: string) {
   return executor
     .selectFrom("run")
-    .select(["run_id", "head", "chain", "ended", "view", goesOnBehindHead()])
+    .select(["run_id", "head", "chain", "ended", "state", "view", goesOnBehindHead()])
     .select((query) => query.ref("ordinal").$notNull().as("ordinal"))
     .where("session_id", "=", sessionId)
     .where("ordinal", "is not", null);
@@ -247,8 +271,17 @@ function toSession(row: SessionRow): StoredSession {
 }
 
 async function toView(executor: Executor, row: RunRow): Promise<StoredView> {
+  if (row.state === runState.parked) return { ordinal: row.ordinal, view: parkedView(row.view), run: undefined };
   const run = row.ended ? undefined : (await toRun(executor, row)).run;
   return { ordinal: row.ordinal, view: row.view, run };
+}
+
+/** What readers see of a turn that is parked since its journal is damaged: what was asked, and that it failed. */
+function parkedView(view: Uint8Array): Uint8Array {
+  const turn = fromBinary(TurnSchema, view);
+  turn.state = TurnState.FAILED;
+  turn.error = create(TurnErrorSchema, { reason: Reason.DATA_LOSS, message: "the journal of the turn is damaged" });
+  return toBinary(TurnSchema, turn);
 }
 
 /** Reads a run's journal, checks its chain up to the stored head, and folds it. */

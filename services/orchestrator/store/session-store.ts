@@ -46,8 +46,17 @@ export interface SessionState {
   readonly session: StoredSession;
   /** Runs that have not ended, in order. */
   readonly open: readonly StoredRun[];
+  /** Runs that have not ended and whose journals are damaged: to be parked. */
+  readonly damaged: readonly DamagedTurn[];
   /** The highest ordinal of a run; 0 if there is none. */
   readonly lastOrdinal: number;
+}
+
+/** A turn that cannot be gone on with, and why. */
+export interface DamagedTurn {
+  /** A UUID. */
+  readonly runId: string;
+  readonly message: string;
 }
 
 /** A session to create, and the request that asks for it. */
@@ -98,23 +107,26 @@ export interface SessionStore {
     limit: number,
   ): Promise<readonly SessionEvent[] | undefined>;
 
-  /** Everything that the owner of a session needs; undefined if it does not exist. Throws DATA_LOSS for a damaged journal. */
+  /** Everything that the owner of a session needs; undefined if it does not exist. */
   load(sessionId: string): Promise<SessionState | undefined>;
 
   /** Ended runs of a session with a lower ordinal than `before`, newest first. Throws DATA_LOSS for a damaged journal. */
   loadEnded(sessionId: string, before: number, limit: number): Promise<readonly StoredRun[]>;
 
-  /** Sessions in the shards that have a run which has not ended. */
+  /** Parks a run of a session whose journal cannot be gone on with. */
+  parkDamaged(writer: bigint, runId: string): Promise<void>;
+
+  /** Sessions in the shards that have a run which goes on. */
   listOpen(shards: readonly number[]): Promise<readonly string[]>;
 
-  /** How many runs of an org have not ended. */
+  /** How many turns of an org have not ended, and are not parked. */
   countOpenRuns(orgId: string): Promise<number>;
 
   /** The agent of a session as it is now. */
   findAgent(orgId: string, agentId: string): Promise<PinnedAgent | undefined>;
 }
 
-/** A run for readers: its stored view, and its journal if it has not ended. */
+/** A run for readers: its stored view, and its journal if it goes on. */
 export interface StoredView {
   readonly ordinal: number;
   readonly view: Uint8Array;
