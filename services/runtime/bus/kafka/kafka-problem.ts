@@ -135,7 +135,7 @@ function problemOf(error: Error): KafkaProblem | undefined {
   if (error.name.startsWith("KafkaJSConnection") || /^E[A-Z]+$/.test(code)) {
     return new KafkaProblem(
       "unreachable",
-      `Kafka cannot be reached${at}: ${error.message}`,
+      `Kafka cannot be reached${at}: ${error.message.replace(/^Connection error: /, "")}`,
       "Start the brokers, or correct CADRE_KAFKA_BROKERS and CADRE_KAFKA_TLS.",
       options,
     );

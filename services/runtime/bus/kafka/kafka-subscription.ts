@@ -31,7 +31,7 @@ const maxFetchWaitMs = 200;
 /** How long Kafka waits for members to end what they have begun. */
 const rebalanceTimeoutMs = 60_000;
 const disconnectTimeoutMs = 10_000;
-const maxBackOffMs = 10_000;
+const maxBackOffMs = 5_000;
 
 /** A member of a consumer group of Kafka. */
 export class KafkaSubscription implements Subscription {
