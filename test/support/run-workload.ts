@@ -78,17 +78,28 @@ function namesOf(index: number, width: number): readonly string[] {
   return width === 1 ? [name] : Array.from({ length: width }, (_, item) => `${name}-${item}`);
 }
 
-/** A chain of steps, in the contract's JSON. */
+/**
+ * A chain of steps, in the contract's JSON. Before each single call stands one
+ * that changes nothing, and that tells it what to record: such calls begin
+ * before what they follow is stored, and are repeated after a crash.
+ */
 function toGraph(widths: readonly number[], stepMs: number): Graph {
-  const steps = widths.map((width, index) => {
+  const steps = widths.flatMap((width, index): JsonObject[] => {
     const call = (step: JsonValue): JsonObject => ({
       tool: "record",
       arguments: { run: { $ref: "input.run" }, step, ms: stepMs },
     });
     const name = `step_${index + 1}`;
-    const common = { name, timeout: "120s", after: index === 0 ? [] : [{ step: `step_${index}` }] };
-    if (width === 1) return { ...common, tool: call(name) };
-    return { ...common, fanOut: { over: [...namesOf(index, width)], tool: call({ $ref: "item" }) } };
+    const after = index === 0 ? [] : [{ step: `step_${index}` }];
+    const common = { name, timeout: "120s", after };
+    if (width > 1) {
+      return [{ ...common, fanOut: { over: [...namesOf(index, width)], tool: call({ $ref: "item" }) } }];
+    }
+    const told = `told_${index + 1}`;
+    return [
+      { name: told, after, tool: { tool: "echo", arguments: { step: name } } },
+      { ...common, after: [...after, { step: told }], tool: call({ $ref: `steps.${told}.output.step` }) },
+    ];
   });
   return fromJson(GraphSchema, { name: "recorded", steps });
 }
