@@ -1,0 +1,83 @@
+import { AppError } from "../../runtime/errors/app-error.ts";
+import { fromUuid } from "../../runtime/ids/id.ts";
+import type { Compatibility } from "../domain/compatibility/level.ts";
+import { versionsToCompare } from "../domain/compatibility/level.ts";
+import { findIncompatibilities, incompatible } from "../domain/incompatible.ts";
+import type { SchemaInput } from "../domain/schema.ts";
+import { assertWritable, effectiveSettings } from "../domain/settings.ts";
+import { assertSubject } from "../domain/subject.ts";
+import type { RegistryChange, VersionRow } from "../store/registry-store.ts";
+import type { RegistryDeps } from "./deps.ts";
+import { type FoundVersion, schemaOf } from "./find-version.ts";
+import { linkVersions, type ResolvedSchema, resolveSchema } from "./link-schema.ts";
+
+/**
+ * Makes a schema the subject's next version, unless it is one already.
+ *
+ * @throws AppError INVALID_SCHEMA, SCHEMA_INCOMPATIBLE, REGISTRY_READ_ONLY, LIMIT_EXCEEDED
+ */
+export async function registerSchema(
+  { store, limits }: RegistryDeps,
+  orgId: string,
+  subject: string,
+  input: SchemaInput,
+): Promise<FoundVersion> {
+  assertSubject(subject);
+  const org = fromUuid("org", orgId);
+  const allowed = {
+    subjects: await limits.get(org, "subjects"),
+    subject_versions: await limits.get(org, "subject_versions"),
+  };
+  return store.change(orgId, subject, async (change) => {
+    await change.hold(input.references);
+    const resolved = await resolveSchema(change, input);
+    const rows = await change.versions(subject);
+    const live = rows.filter(({ deleted }) => !deleted);
+    const knownId = await change.schemaIdOf(resolved.schema.digest);
+    const known = live.find(({ schemaId }) => schemaId === knownId);
+    if (known !== undefined) return { row: known, schema: await schemaOf(change, known) };
+
+    const settings = await change.settings(subject);
+    assertWritable(subject, settings);
+    await assertRoom(change, org, rows, allowed);
+    await assertFollows(change, subject, resolved, live, effectiveSettings(settings).compatibility);
+    const schemaId = await change.addSchema(resolved.schema, resolved.referencedIds);
+    const row = { subject, version: (rows.at(-1)?.version ?? 0) + 1, schemaId, deleted: false };
+    await change.addVersion(row);
+    return { row, schema: await schemaOf(change, row) };
+  });
+}
+
+async function assertFollows(
+  change: RegistryChange,
+  subject: string,
+  { schema, imports }: ResolvedSchema,
+  live: readonly VersionRow[],
+  level: Compatibility,
+): Promise<void> {
+  if (level === "NONE") return;
+  const versions = await linkVersions(change, versionsToCompare(level, live));
+  const findings = findIncompatibilities({ ...schema, imports }, versions, level);
+  if (findings.length > 0) throw incompatible(subject, findings);
+}
+
+const descriptions = {
+  subjects: "subjects that an org has",
+  subject_versions: "versions that a subject has",
+} as const;
+
+async function assertRoom(
+  change: RegistryChange,
+  org: string,
+  rows: readonly VersionRow[],
+  allowed: Readonly<Record<keyof typeof descriptions, number>>,
+): Promise<void> {
+  const limit = rows.length === 0 ? "subjects" : "subject_versions";
+  const count = rows.length === 0 ? await change.countSubjects() : rows.length;
+  const value = allowed[limit];
+  if (count < value) return;
+  throw new AppError("LIMIT_EXCEEDED", `the limit of ${value} ${descriptions[limit]} is reached`, {
+    metadata: { limit },
+    quotas: [{ subject: org, limit, value: BigInt(value), description: descriptions[limit] }],
+  });
+}

@@ -1,0 +1,93 @@
+import { fromBinary } from "@bufbuild/protobuf";
+import { FileDescriptorProtoSchema } from "@bufbuild/protobuf/wkt";
+import { AppError } from "../../runtime/errors/app-error.ts";
+import { compareProtobuf, type ProtobufVersion } from "./compatibility/compare-protobuf.ts";
+import { describeFinding, type Finding } from "./compatibility/finding.ts";
+import { type Compatibility, directionsOf } from "./compatibility/level.ts";
+import { createRegistry, type Imports } from "./protobuf/compile-protobuf.ts";
+import type { SchemaType } from "./schema.ts";
+
+/** A schema with what it imports. */
+export interface LinkedSchema {
+  readonly type: SchemaType;
+  readonly descriptor: Uint8Array | undefined;
+  readonly imports: Imports;
+}
+
+/** The same as a version of a subject. */
+export interface LinkedVersion extends LinkedSchema {
+  readonly version: number;
+}
+
+/** A finding, and the version that it was found against. */
+export interface VersionFinding extends Finding {
+  readonly version: number;
+}
+
+/** Findings that are told. */
+const maxFindings = 100;
+
+/**
+ * Why a schema cannot follow versions under a level that is not NONE; empty if
+ * it can. Languages but Protobuf are not compared, so nothing of theirs can
+ * follow anything.
+ */
+export function findIncompatibilities(
+  schema: LinkedSchema,
+  versions: readonly LinkedVersion[],
+  level: Exclude<Compatibility, "NONE">,
+): readonly VersionFinding[] {
+  const findings: VersionFinding[] = [];
+  const next = schema.type === "PROTOBUF" ? toProtobuf(schema) : undefined;
+  for (const version of versions) {
+    findings.push(
+      ...compare(schema, next, version, level).map((finding) => ({ ...finding, version: version.version })),
+    );
+    if (findings.length >= maxFindings) break;
+  }
+  return findings.slice(0, maxFindings);
+}
+
+function compare(
+  schema: LinkedSchema,
+  next: ProtobufVersion | undefined,
+  previous: LinkedVersion,
+  level: Compatibility,
+): readonly Finding[] {
+  const whole = { file: "", typeName: "", member: "" };
+  if (schema.type !== previous.type) {
+    return [{ ...whole, rule: "SCHEMA_SAME_TYPE", detail: `the schema was ${previous.type} and is ${schema.type}` }];
+  }
+  if (next === undefined) {
+    const detail = `${schema.type} schemas are not compared: an admin sets the subject's compatibility to NONE`;
+    return [{ ...whole, rule: "SCHEMA_TYPE_NOT_COMPARED", detail }];
+  }
+  return compareProtobuf(toProtobuf(previous), next, directionsOf(level));
+}
+
+function toProtobuf({ descriptor, imports }: LinkedSchema): ProtobufVersion {
+  if (descriptor === undefined) throw new TypeError("a Protobuf schema has a descriptor");
+  const proto = fromBinary(FileDescriptorProtoSchema, descriptor);
+  const registry = createRegistry(proto, imports);
+  const file = registry.getFile(proto.name);
+  if (file === undefined) throw new TypeError("a registry has the file that it was made of");
+  return { file, registry };
+}
+
+/** The failure of a schema that cannot follow. */
+export function incompatible(subject: string, findings: readonly VersionFinding[]): AppError {
+  const shown = findings.slice(0, 5).map(describeVersionFinding).join("; ");
+  const rest = findings.length > 5 ? `; and ${findings.length - 5} more` : "";
+  return new AppError("SCHEMA_INCOMPATIBLE", `the schema cannot follow those of subject ${subject}: ${shown}${rest}`, {
+    violations: findings.slice(0, 20).map((finding) => ({
+      field: "schema",
+      message: describeVersionFinding(finding),
+      rule: finding.rule,
+    })),
+  });
+}
+
+/** A finding as one line that names the version as well. */
+export function describeVersionFinding(finding: VersionFinding): string {
+  return `version ${finding.version}: ${describeFinding(finding)}`;
+}

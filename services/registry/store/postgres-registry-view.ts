@@ -1,0 +1,151 @@
+import { sql, type Transaction } from "kysely";
+import type { OwnSettings, SettingsPair } from "../domain/settings.ts";
+import type { ImportedFile, Page, Presence, RegistryView, StoredSchema, VersionRow } from "./registry-store.ts";
+import type { RegistrySchema } from "./schema.ts";
+
+const nothingSet: OwnSettings = { compatibility: undefined, mode: undefined };
+
+/** Reads an org's registry within a transaction of the org's role: no statement names the org. */
+export class PostgresRegistryView implements RegistryView {
+  readonly #transaction: Transaction<RegistrySchema>;
+
+  constructor(transaction: Transaction<RegistrySchema>) {
+    this.#transaction = transaction;
+  }
+
+  async subjects(prefix: string, presence: Presence, { offset, limit }: Page): Promise<readonly string[]> {
+    const isLive = sql<boolean>`bool_or(not deleted)`;
+    let query = this.#transaction
+      .selectFrom("subject_version")
+      .select("subject")
+      .where(sql<boolean>`starts_with(subject, ${prefix})`)
+      .groupBy("subject")
+      .orderBy("subject")
+      .offset(offset)
+      .limit(limit);
+    if (presence === "live") query = query.having(isLive);
+    if (presence === "deleted") query = query.having(sql<boolean>`not ${isLive}`);
+    return (await query.execute()).map(({ subject }) => subject);
+  }
+
+  async versions(subject: string): Promise<readonly VersionRow[]> {
+    const rows = await this.#transaction
+      .selectFrom("subject_version")
+      .select(["subject", "version", "schema_id as schemaId", "deleted"])
+      .where("subject", "=", subject)
+      .orderBy("version")
+      .execute();
+    return rows;
+  }
+
+  async schemas(schemaIds: readonly number[]): Promise<readonly StoredSchema[]> {
+    if (schemaIds.length === 0) return [];
+    const rows = await this.#transaction
+      .selectFrom("schema")
+      .select(["schema_id", "schema_type", "text", "descriptor"])
+      .where("schema_id", "in", schemaIds)
+      .where((where) =>
+        where.exists(
+          where.selectFrom("subject_version").whereRef("subject_version.schema_id", "=", "schema.schema_id"),
+        ),
+      )
+      .execute();
+    const references = await this.#transaction
+      .selectFrom("schema_reference")
+      .select(["schema_id", "name", "subject", "version"])
+      .where("schema_id", "in", schemaIds)
+      .orderBy("schema_id")
+      .orderBy("position")
+      .execute();
+    return rows.map((row) => ({
+      schemaId: row.schema_id,
+      type: row.schema_type,
+      text: row.text,
+      descriptor: row.descriptor ?? undefined,
+      references: references
+        .filter(({ schema_id }) => schema_id === row.schema_id)
+        .map(({ name, subject, version }) => ({ name, subject, version })),
+    }));
+  }
+
+  async schemaIdOf(digest: Uint8Array): Promise<number | undefined> {
+    const row = await this.#transaction
+      .selectFrom("schema")
+      .select("schema_id")
+      .where("digest", "=", digest)
+      .executeTakeFirst();
+    return row?.schema_id;
+  }
+
+  async imports(schemaIds: readonly number[]): Promise<readonly ImportedFile[]> {
+    if (schemaIds.length === 0) return [];
+    const { rows } = await sql<{ root_id: number; name: string; schema_id: number; descriptor: Uint8Array | null }>`
+      with recursive closure (root_id, name, schema_id) as (
+        select schema_id, name, referenced_id from schema_reference where schema_id = any(${[...schemaIds]}::integer[])
+        union
+        select c.root_id, r.name, r.referenced_id from closure c join schema_reference r on r.schema_id = c.schema_id
+      )
+      select c.root_id, c.name, s.schema_id, s.descriptor from closure c join schema s using (schema_id)`.execute(
+      this.#transaction,
+    );
+    return rows.map((row) => ({
+      rootId: row.root_id,
+      name: row.name,
+      schemaId: row.schema_id,
+      descriptor: row.descriptor ?? undefined,
+    }));
+  }
+
+  async usages(schemaId: number, limit: number): Promise<readonly VersionRow[]> {
+    return this.#transaction
+      .selectFrom("subject_version")
+      .select(["subject", "version", "schema_id as schemaId", "deleted"])
+      .where("schema_id", "=", schemaId)
+      .orderBy("subject")
+      .orderBy("version")
+      .limit(limit)
+      .execute();
+  }
+
+  async referencing(subject: string, version: number, limit: number): Promise<readonly number[]> {
+    const rows = await this.#transaction
+      .selectFrom("schema_reference")
+      .select("schema_id")
+      .distinct()
+      .where("subject", "=", subject)
+      .where("version", "=", version)
+      .where((where) =>
+        where.exists(
+          where
+            .selectFrom("subject_version")
+            .whereRef("subject_version.schema_id", "=", "schema_reference.schema_id")
+            .where("deleted", "=", false),
+        ),
+      )
+      .orderBy("schema_id")
+      .limit(limit)
+      .execute();
+    return rows.map(({ schema_id }) => schema_id);
+  }
+
+  async settings(subject: string): Promise<SettingsPair> {
+    const rows = await this.#transaction
+      .selectFrom("setting")
+      .select(["subject", "compatibility", "mode"])
+      .where("subject", "in", ["", subject])
+      .execute();
+    const of = (name: string): OwnSettings => {
+      const row = rows.find((one) => one.subject === name);
+      return row === undefined
+        ? nothingSet
+        : { compatibility: row.compatibility ?? undefined, mode: row.mode ?? undefined };
+    };
+    return { org: of(""), subject: subject === "" ? nothingSet : of(subject) };
+  }
+
+  async countSubjects(): Promise<number> {
+    const { rows } = await sql<{ count: bigint }>`
+      select count(distinct subject) as count from subject_version`.execute(this.#transaction);
+    return Number(rows[0]?.count ?? 0n);
+  }
+}

@@ -1,0 +1,85 @@
+import type { ReadSchema, Reference, SchemaType } from "../domain/schema.ts";
+import type { OwnSettings, SettingsPair } from "../domain/settings.ts";
+
+/** A schema with its id, which is the same under all subjects. */
+export interface StoredSchema {
+  readonly schemaId: number;
+  readonly type: SchemaType;
+  readonly text: string;
+  /** Of Protobuf: its `FileDescriptorProto`. */
+  readonly descriptor: Uint8Array | undefined;
+  readonly references: readonly Reference[];
+}
+
+/** A version of a subject, as far as its own row says. */
+export interface VersionRow {
+  readonly subject: string;
+  readonly version: number;
+  readonly schemaId: number;
+  readonly deleted: boolean;
+}
+
+/** A file that a schema imports, at whatever distance. */
+export interface ImportedFile {
+  /** The schema that it is imported by, in the end. */
+  readonly rootId: number;
+  /** The path of the import. */
+  readonly name: string;
+  readonly schemaId: number;
+  readonly descriptor: Uint8Array | undefined;
+}
+
+/** Which subjects, or versions, by whether they are deleted. */
+export type Presence = "live" | "all" | "deleted";
+
+/** A page of a list. */
+export interface Page {
+  readonly offset: number;
+  readonly limit: number;
+}
+
+/** What is read within one transaction of an org. */
+export interface RegistryView {
+  /** Names of subjects that begin with a prefix, by their bytes. A subject is live with one version that is. */
+  subjects(prefix: string, presence: Presence, page: Page): Promise<readonly string[]>;
+  /** A subject's versions with the deleted ones, ascending. */
+  versions(subject: string): Promise<readonly VersionRow[]>;
+  /** Schemas by their ids, in no order; those that no version has, deleted or not, are left out. */
+  schemas(schemaIds: readonly number[]): Promise<readonly StoredSchema[]>;
+  /** The id of a schema by its digest, also if no version has it now. */
+  schemaIdOf(digest: Uint8Array): Promise<number | undefined>;
+  /** All that schemas import, themselves or through others. */
+  imports(schemaIds: readonly number[]): Promise<readonly ImportedFile[]>;
+  /** The versions that a schema is, by subject and number; at most `limit`. */
+  usages(schemaId: number, limit: number): Promise<readonly VersionRow[]>;
+  /** The ids of live schemas that refer to a version, ascending; at most `limit`. */
+  referencing(subject: string, version: number, limit: number): Promise<readonly number[]>;
+  settings(subject: string): Promise<SettingsPair>;
+  countSubjects(): Promise<number>;
+}
+
+/** What is changed within one transaction that has the subject for itself. */
+export interface RegistryChange extends RegistryView {
+  /** Keeps versions of other subjects from being deleted until the transaction ends. */
+  hold(references: readonly Reference[]): Promise<void>;
+  /** Stores a schema, or finds the one with its digest. */
+  addSchema(schema: ReadSchema, referencedIds: readonly number[]): Promise<number>;
+  addVersion(row: Omit<VersionRow, "deleted">): Promise<void>;
+  /** Marks versions as deleted. */
+  markDeleted(subject: string, versions: readonly number[]): Promise<void>;
+  /** Deletes versions for good. Their schemas keep their ids. */
+  remove(subject: string, versions: readonly number[]): Promise<void>;
+  putSettings(subject: string, settings: OwnSettings): Promise<void>;
+}
+
+/** The registry of every org. */
+export interface RegistryStore {
+  /** Reads within one transaction of the org. Retries nothing. */
+  read<T>(orgId: string, work: (view: RegistryView) => Promise<T>): Promise<T>;
+  /**
+   * Changes a subject, or the org's settings (`""`), in one transaction. Such
+   * transactions of one subject come one after the other. Rolls back if `work`
+   * throws.
+   */
+  change<T>(orgId: string, subject: string, work: (change: RegistryChange) => Promise<T>): Promise<T>;
+}

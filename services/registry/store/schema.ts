@@ -1,0 +1,54 @@
+import type { Generated } from "kysely";
+import type { Compatibility } from "../domain/compatibility/level.ts";
+import type { SchemaType } from "../domain/schema.ts";
+import type { RegistryMode } from "../domain/settings.ts";
+
+/** The tables of the registry, as `migrations` makes them. */
+export interface RegistrySchema {
+  schema: SchemaTable;
+  schema_reference: SchemaReferenceTable;
+  subject_version: SubjectVersionTable;
+  setting: SettingTable;
+}
+
+/** Schemas, each once an org. Ids are of the whole installation, so that no frame means two things. */
+interface SchemaTable {
+  schema_id: Generated<number>;
+  org_id: string;
+  /** SHA-256 over language, content and references. */
+  digest: Uint8Array;
+  schema_type: SchemaType;
+  text: string;
+  descriptor: Uint8Array | null;
+  created_at: Generated<Date>;
+}
+
+/** What schemas import, in the order of theirs. */
+interface SchemaReferenceTable {
+  schema_id: number;
+  position: number;
+  org_id: string;
+  name: string;
+  subject: string;
+  version: number;
+  /** The schema that the version is. */
+  referenced_id: number;
+}
+
+/** The versions of subjects. */
+interface SubjectVersionTable {
+  org_id: string;
+  subject: string;
+  version: number;
+  schema_id: number;
+  deleted: Generated<boolean>;
+  created_at: Generated<Date>;
+}
+
+/** What is set for subjects, and under the empty name for the org. */
+interface SettingTable {
+  org_id: string;
+  subject: string;
+  compatibility: Compatibility | null;
+  mode: RegistryMode | null;
+}
