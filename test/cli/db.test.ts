@@ -43,7 +43,7 @@ async function applied(): Promise<Readonly<Record<string, number>>> {
 }
 
 test("the schemas go up, down by one service, and up again", async () => {
-  expect(Object.values(await applied())).toEqual([0, 0, 0, 0]);
+  expect(new Set(Object.values(await applied()))).toEqual(new Set([0]));
   expect(await db("migrate")).toMatchObject({
     code: 0,
     stdout: expect.stringContaining("tools: 0001-initial applied"),

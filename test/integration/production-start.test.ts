@@ -22,7 +22,7 @@ import { createTestDatabase, type TestDatabase } from "../support/postgres.ts";
 
 const root = join(import.meta.dirname, "../..");
 const program = join(root, "cli/bin/cadre.js");
-const services = ["credentials", "tools", "orchestrator", "gateway"] as const;
+const services = ["credentials", "registry", "tools", "orchestrator", "events", "gateway"] as const;
 
 let database: TestDatabase;
 let directory: string;

@@ -79,7 +79,7 @@ function listenerProblems(environment: Environment): string[] {
   return problems;
 }
 
-const meshNames = ["CREDENTIALS", "TOOLS", "ORCHESTRATOR", "GATEWAY"] as const;
+const meshNames = ["CREDENTIALS", "REGISTRY", "TOOLS", "ORCHESTRATOR", "EVENTS", "GATEWAY"] as const;
 
 function meshProblems(environment: Environment): string[] {
   const isSplit = meshNames.some((name) => (environment[`CADRE_MESH_${name}`] ?? "") !== "");
