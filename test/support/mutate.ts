@@ -34,6 +34,11 @@ export const mutations = {
       find: 'if (rows.length === 0) return "repeated";',
       replace: "void rows;",
     },
+    {
+      module: "services/runtime/bus/consumer/batch.ts",
+      find: "const isFresh = fresh.delete(decoded.eventId);",
+      replace: "fresh.delete(decoded.eventId);\n        const isFresh = true;",
+    },
   ],
   /** An entry counts as what was stored, whatever its hash says. */
   "no look at the hashes": [

@@ -234,7 +234,7 @@ class Assignment {
   /** Fetches, handles and commits; returns whether there was anything. Throws what the handler threw. */
   async #handleBatch(): Promise<boolean> {
     const { database, member } = this.#deps;
-    const { topic, group, handle } = this.#options;
+    const { topic, group, handle, prepare } = this.#options;
     const { rows } = await sql<{
       offset: bigint;
       key: string;
@@ -243,22 +243,16 @@ class Assignment {
       published_at: Date;
     }>`select * from read_events(${group}, ${topic}, ${this.partition}::int, ${member}, ${this.epoch}::bigint,
         ${maxEvents}::int, ${maxBytes}::int)`.execute(database.engine);
+    const events = rows.map(({ offset, key, headers, value, published_at: publishedAt }): ReceivedEvent => {
+      return { topic, key, headers, value, offset, partition: this.partition, publishedAt };
+    });
+    if (events.length > 0) await prepare?.(events, this.#lost.signal);
     let acknowledged: bigint | undefined;
     try {
-      for (const row of rows) {
+      for (const event of events) {
         if (this.#finishing.signal.aborted) break;
-        const { offset, key, headers, value } = row;
-        const event: ReceivedEvent = {
-          topic,
-          key,
-          headers,
-          value,
-          offset,
-          partition: this.partition,
-          publishedAt: row.published_at,
-        };
         await handle(event, this.#lost.signal);
-        acknowledged = offset;
+        acknowledged = event.offset;
       }
     } finally {
       if (acknowledged !== undefined) await this.#commit(acknowledged + 1n);

@@ -5,9 +5,10 @@ import { startPruning } from "../../postgres/pruning.ts";
 import type { EventCodec } from "../envelope.ts";
 import type { EventBus, ReceivedEvent, Subscription } from "../event-bus.ts";
 import type { Fact, Topic } from "../topics.ts";
+import { createBatch } from "./batch.ts";
 import { deadLetter } from "./dead-letter.ts";
 import { deadline } from "./deadline.ts";
-import { decode } from "./decode.ts";
+import { decode, eventDecoder } from "./decode.ts";
 import { dedup, type FactHandler } from "./dedup.ts";
 import { pruneHandledEvents } from "./handled-event.ts";
 import type { Handler } from "./handler.ts";
@@ -40,15 +41,20 @@ export interface ConsumeOptions<M extends Fact, Schema> {
 export function consume<M extends Fact, Schema>(options: ConsumeOptions<M, Schema>): Subscription {
   const { bus, codec, topic, group, database, handle, attemptMs = 1_000, log } = options;
   const consumer = { topic: topic.name, group };
+  const decodeEvent = eventDecoder(codec, topic);
+  // A batch that is cut leaves time for the attempts of the event that it was cut for.
+  const batch = createBatch({ consumer, decode: decodeEvent, database, handle, batchMs: attemptMs / 2, log });
   const once = dedup(consumer, database, handle);
-  const decoded = decode(codec, topic, once);
+  const decoded = decode(decodeEvent, once);
   const timed: Handler<ReceivedEvent> = deadline(attemptMs, decoded);
   const tried = retry(timed);
   const kept = deadLetter(consumer, { bus, log }, tried);
   const own = ownGroup(consumer, kept);
-  const measured = telemetry(consumer, options, own);
+  const batched = batch.layer(own);
+  const measured = telemetry(consumer, options, batched);
   const subscription = bus.subscribe({
     ...consumer,
+    prepare: (events, signal) => batch.prepare(events, signal),
     handle: async (event, signal) => {
       await measured(event, signal);
     },

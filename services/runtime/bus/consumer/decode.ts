@@ -21,15 +21,22 @@ export class UndecodableError extends Error {
  * @throws UndecodableError if there is none
  */
 export function decode<M extends Fact>(
-  codec: EventCodec,
-  topic: Topic<M>,
+  decodeEvent: (event: ReceivedEvent) => Promise<DecodedEvent<M>>,
   next: Handler<DecodedEvent<M>>,
 ): Handler<ReceivedEvent> {
-  return async (event, signal) => {
+  return async (event, signal) => next(await decodeEvent(event), signal);
+}
+
+/** Makes what takes the fact out of one event. */
+export function eventDecoder<M extends Fact>(
+  codec: EventCodec,
+  topic: Topic<M>,
+): (event: ReceivedEvent) => Promise<DecodedEvent<M>> {
+  return async (event) => {
     const fact = await factOf(codec, topic, event);
     // The codec has seen that they are there.
     const { eventId = "", orgId = "" } = fact.metadata ?? {};
-    return next({ event, fact, eventId, orgId }, signal);
+    return { event, fact, eventId, orgId };
   };
 }
 

@@ -37,14 +37,14 @@ export function dedup<M extends Fact, Schema>(
         values (${orgId}, ${group}, ${toUuid("evt", decoded.eventId)}, clock_timestamp())
         on conflict do nothing returning 1`.execute(transaction);
       if (rows.length === 0) return "repeated";
-      await untilAborted(handle(decoded, transaction, signal), signal);
+      await untilAborted(handle(decoded, transaction, signal), signal); // D3
       return "handled";
     });
   };
 }
 
-/** D3: rejects as soon as the signal aborts, whether or not the work has ended. */
-async function untilAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {
+/** Rejects as soon as the signal aborts, whether or not the work has ended. */
+export async function untilAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {
   const { promise, reject } = Promise.withResolvers<never>();
   const abort = () => reject(signal.reason);
   signal.addEventListener("abort", abort, { once: true });

@@ -20,6 +20,7 @@ export interface KafkaPartitionOptions extends SubscribeOptions {
 
 /** Fetching pauses at so many events that wait, and goes on at half. */
 const maxQueued = 2_000;
+const maxPrepared = 100;
 const maxUncommitted = 500;
 const maxUncommittedMs = 1_000;
 const maxBackOffMs = 30_000;
@@ -39,6 +40,8 @@ export class KafkaPartition {
   #first: bigint | undefined;
   /** One more than the offset of the last event that was acknowledged. */
   #acknowledged: bigint | undefined;
+  /** The last offset that `prepare` was told of. */
+  #preparedTo: bigint | undefined;
   #uncommitted = 0;
   #committedAtMs = performance.now();
   #resume: (() => void) | undefined;
@@ -90,6 +93,7 @@ export class KafkaPartition {
         continue;
       }
       try {
+        await this.#prepare(BigInt(message.offset));
         await this.#options.handle(this.#toEvent(message), this.#lost.signal); // A1
         failed = 0;
         this.#acknowledge(message);
@@ -105,6 +109,15 @@ export class KafkaPartition {
       }
     }
     await this.#commit();
+  }
+
+  /** Tells what comes next, each event once. */
+  async #prepare(offset: bigint): Promise<void> {
+    const { prepare } = this.#options;
+    if (prepare === undefined || (this.#preparedTo !== undefined && offset <= this.#preparedTo)) return;
+    const events = this.#queue.slice(this.#head, this.#head + maxPrepared).map((message) => this.#toEvent(message));
+    await prepare(events, this.#lost.signal);
+    this.#preparedTo = events.at(-1)?.offset;
   }
 
   #acknowledge(message: KafkaMessage): void {
