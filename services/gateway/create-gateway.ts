@@ -11,6 +11,7 @@ import type { Logger } from "../runtime/log/log.ts";
 import type { Mode } from "../runtime/platform/platform.ts";
 import { type Implementation, implement } from "../runtime/rpc/implementation.ts";
 import { createHealth, type Health } from "./app/health.ts";
+import { createConfluentHandler } from "./confluent/confluent-handler.ts";
 import { createUnaryHandler } from "./connect/unary-handler.ts";
 import type { Contract } from "./contract/load-contract.ts";
 import { isUnary } from "./contract/method-kind.ts";
@@ -113,6 +114,7 @@ export function createGateway(options: GatewayOptions): Gateway {
   const openapi = createOpenapi({ services: contract.publicServices, version });
   const handler = createGatewayHandler({
     connect,
+    confluent: createConfluentHandler({ transport, budget, onRefused }),
     rest,
     health,
     openapi,

@@ -2,6 +2,7 @@ import type { ConnectHandler } from "../../runtime/edge/connect-handler.ts";
 import type { EdgeHandler, EdgeIncoming, EdgeResponse } from "../../runtime/edge/edge-request.ts";
 import { AppError } from "../../runtime/errors/app-error.ts";
 import type { Health } from "../app/health.ts";
+import type { ConfluentHandler } from "../confluent/confluent-handler.ts";
 import { answerEmpty, answerError, answerWhole, jsonType } from "../rest/answer.ts";
 import { HttpError } from "../rest/http-error.ts";
 import type { RestHandler } from "../rest/rest-handler.ts";
@@ -10,6 +11,8 @@ import { createCors } from "./cors.ts";
 export interface GatewayHandlerOptions {
   /** Connect, gRPC and gRPC-Web. */
   readonly connect: ConnectHandler;
+  /** The schema registry in Confluent's form. */
+  readonly confluent: ConfluentHandler;
   readonly rest: RestHandler;
   readonly health: Pick<Health, "serves">;
   /** The OpenAPI document as JSON. */
@@ -24,11 +27,12 @@ type Page = () => Promise<{ readonly status: number; readonly body: string }>;
 
 /**
  * Everything that the public port answers: methods by Connect, gRPC and
- * gRPC-Web, the routes of the contract, and three pages that strangers may
+ * gRPC-Web, the routes of the contract, the schema registry in Confluent's form,
+ * and three pages that strangers may
  * read. Each answer says the version in `cadre-version`.
  */
 export function createGatewayHandler(options: GatewayHandlerOptions): EdgeHandler {
-  const { connect, rest, health, openapi, version } = options;
+  const { connect, confluent, rest, health, openapi, version } = options;
   const cors = createCors(options.corsOrigins);
   const root = JSON.stringify({ name: "cadre", version, openapi: "/openapi.json" });
   const pages: ReadonlyMap<string, Page> = new Map<string, Page>([
@@ -48,6 +52,11 @@ export function createGatewayHandler(options: GatewayHandlerOptions): EdgeHandle
     const target = request.url ?? "";
     if (connect.serves(target)) {
       connect.handle(request, response);
+      return;
+    }
+    if (confluent.serves(target)) {
+      // Does not reject: what fails is answered.
+      void confluent.handle(request, response);
       return;
     }
     const page = pages.get(target.split("?", 1)[0] ?? "");

@@ -12,6 +12,7 @@ import { HttpError } from "./http-error.ts";
  * `maxBytes` before and after inflation, within the limits of JSON.
  * `undefined` if there is no body.
  *
+ * @param types the content types that it may have; `application/json` unless said
  * @throws HttpError 415 for anything else
  * @throws AppError MESSAGE_TOO_LARGE, MALFORMED_MESSAGE, OVERLOADED, or DEADLINE_EXCEEDED for one that comes too slowly
  */
@@ -20,12 +21,13 @@ export async function readJson(
   maxBytes: number,
   lease: ByteLease,
   signal: AbortSignal,
+  types: readonly string[] = ["application/json"],
 ): Promise<JsonValue | undefined> {
-  if (hasBody(request)) assertJsonType(request.headers["content-type"]);
+  if (hasBody(request)) assertJsonType(request.headers["content-type"], types);
   const bytes = await readBody(request, { maxBytes, lease }, signal);
   if (bytes.byteLength === 0) return undefined;
   // A body of HTTP/2 need not announce itself.
-  assertJsonType(request.headers["content-type"]);
+  assertJsonType(request.headers["content-type"], types);
   const plain = await inflated(bytes, String(request.headers["content-encoding"] ?? "identity"), maxBytes);
   if (plain !== bytes) lease.take(plain.byteLength);
   assertJsonWithinLimits(plain);
@@ -38,9 +40,9 @@ export function hasBody(request: EdgeIncoming): boolean {
   return request.headers["transfer-encoding"] !== undefined || (length !== undefined && length !== "0");
 }
 
-function assertJsonType(contentType: string | undefined): void {
+function assertJsonType(contentType: string | undefined, types: readonly string[]): void {
   const [type = "", ...parameters] = (contentType ?? "").split(";").map((part) => part.trim().toLowerCase());
-  if (type !== "application/json") throw unsupported("the body must be application/json");
+  if (!types.includes(type)) throw unsupported(`the body must be ${types.join(" or ")}`);
   for (const parameter of parameters) {
     if (!/^charset="?utf-8"?$/.test(parameter)) throw unsupported("the body must be UTF-8");
   }
