@@ -39,8 +39,7 @@ export interface Batch {
 /** Creates the batches of a consumer. */
 export function createBatch<M extends Fact, Schema>(options: BatchOptions<M, Schema>): Batch {
   const { consumer, database, handle, batchMs, log } = options;
-  /** What became of events that are not acknowledged yet, by partition and offset. */
-  const outcomes = new Map<number, Map<bigint, Outcome>>();
+  const progress = new Map<number, Progress>();
 
   /** The facts by org, in order; B3: nothing behind an event that cannot be told now. */
   async function decodeAll(events: readonly ReceivedEvent[]): Promise<ReadonlyMap<string, DecodedEvent<M>[]>> {
@@ -75,31 +74,54 @@ export function createBatch<M extends Fact, Schema>(options: BatchOptions<M, Sch
     return done;
   }
 
-  return {
-    async prepare(events, signal) {
-      const partition = events[0]?.partition;
-      if (partition === undefined || events.length < 2) return;
-      const done = new Map<bigint, Outcome>();
-      outcomes.set(partition, done);
-      for (const [orgId, ofOrg] of await decodeAll(events)) {
-        if (ofOrg.length < 2) continue;
-        const over = AbortSignal.any([signal, AbortSignal.timeout(batchMs)]);
-        try {
-          for (const [offset, outcome] of await handleOrg(toUuid("org", orgId), ofOrg, over)) done.set(offset, outcome);
-        } catch (thrown) {
-          if (signal.aborted) return;
-          log.debug(
-            { err: thrown, ...consumer, events: ofOrg.length },
-            "a batch failed; its events are handled singly",
-          ); // B2
+  /** @param done what became of those before, whose turn to be acknowledged may be yet to come */
+  async function handleAhead(
+    events: readonly ReceivedEvent[],
+    done: Map<bigint, Outcome>,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const partition = events[0]?.partition;
+    if (partition === undefined) return;
+    const late = new Set<bigint>();
+    progress.set(partition, { events, done, late });
+    for (const [orgId, ofOrg] of await decodeAll(events)) {
+      if (ofOrg.length < 2) continue;
+      const over = AbortSignal.any([signal, AbortSignal.timeout(batchMs)]);
+      try {
+        const outcomes = await handleOrg(toUuid("org", orgId), ofOrg, over);
+        for (const { event } of ofOrg) {
+          const outcome = outcomes.get(event.offset);
+          if (outcome === undefined) late.add(event.offset);
+          else done.set(event.offset, outcome);
         }
+      } catch (thrown) {
+        if (signal.aborted) return;
+        log.debug({ err: thrown, ...consumer, events: ofOrg.length }, "a batch failed; its events are handled singly"); // B2
       }
-    },
+    }
+  }
+
+  return {
+    prepare: (events, signal) => handleAhead(events, new Map(), signal),
     layer: (next) => async (event, signal) => {
-      const outcome = outcomes.get(event.partition)?.get(event.offset);
-      return outcome ?? next(event, signal);
+      const before = progress.get(event.partition);
+      if (before?.late.has(event.offset) === true) {
+        // What the last batch had no time for is the next one.
+        const late = before.events.filter(({ offset }) => before.late.has(offset));
+        await handleAhead(late, before.done, signal);
+      }
+      return progress.get(event.partition)?.done.get(event.offset) ?? next(event, signal);
     },
   };
+}
+
+/** How far the batch of a partition got. */
+interface Progress {
+  readonly events: readonly ReceivedEvent[];
+  /** What became of those that were handled. */
+  readonly done: Map<bigint, Outcome>;
+  /** The offsets that there was no time for. */
+  readonly late: ReadonlySet<bigint>;
 }
 
 /** Records the events as handled; returns the ids of those that were not before. */
