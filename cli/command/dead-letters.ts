@@ -33,7 +33,7 @@ export function registerDeadLetters(events: Command): void {
         unattributed: unattributed === true,
       };
       const rows = await Array.fromAsync((await connect(flags)).deadLetters.list(filter));
-      if (flags.json === true) return printJson({ deadLetters: rows.map(jsonOf) });
+      if (flags.json === true) return printJson({ dead_letters: rows.map(jsonOf) });
       printTable(
         rows,
         [

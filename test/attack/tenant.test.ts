@@ -3,18 +3,14 @@ import type { JsonObject } from "@bufbuild/protobuf";
 import { createFileRegistry, fromBinary, getOption } from "@bufbuild/protobuf";
 import { FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import { Exposure, exposure, Relation } from "@cadre/gen/cadre/options/v1/options_pb";
-import { type Cadre, createCadre, type DeadLetter, defineTool } from "@cadre/sdk";
-import pino from "pino";
+import { type Cadre, createCadre, defineTool } from "@cadre/sdk";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { openPostgresEventBus } from "../../services/runtime/bus/postgres-event-bus.ts";
-import { deadLetterTopicOf } from "../../services/runtime/bus/topics.ts";
 import { newId } from "../../services/runtime/ids/id.ts";
 import { type RunningCadre, startCadre } from "../support/cadre.ts";
 import { callRaw } from "../support/connect-json.ts";
+import { putAside } from "../support/dead-letters.ts";
 import { createTestDatabase, type TestDatabase } from "../support/postgres.ts";
 import { type PublicMethod, publicMethods, publicServices } from "../support/public-method.ts";
-import { until } from "../support/settled.ts";
-import { turnEvent } from "../support/turn-facts.ts";
 
 // Made from the contract: a method that is added tomorrow is tried tomorrow.
 
@@ -71,7 +67,7 @@ beforeAll(async () => {
   idsOfB.set("tool", quick?.toolId ?? "");
   await session.send("held: {}", { onBusy: "enqueue" });
   idsOfB.set("call", await called);
-  idsOfB.set("dlt", await deadLetterOf(b));
+  idsOfB.set("dlt", (await putAside(database.url, b, 1))[0]?.deadLetterId ?? "");
 
   const revoked = await operator.keys.issue({ name: "to be revoked", scopes: ["*"], role: "admin" });
   revokedKey = revoked.secret;
@@ -84,21 +80,6 @@ afterAll(async () => {
   await server.dispose();
   await database.drop();
 });
-
-/** Puts an event of the client's org on a dead-letter topic; returns its id when it is kept. */
-async function deadLetterOf(cadre: Cadre): Promise<string> {
-  const { orgId } = (await cadre.principal()).principal;
-  const event = await turnEvent(orgId, newId("ses"), 1);
-  const bus = await openPostgresEventBus({ url: database.url, log: pino({ level: "silent" }) });
-  await bus.publish([{ ...event, topic: deadLetterTopicOf(event.topic) }]);
-  await bus.close();
-  let kept: DeadLetter | undefined;
-  await until(async () => {
-    kept = (await cadre.deadLetters.list().page()).items[0];
-    return kept !== undefined;
-  });
-  return kept?.deadLetterId ?? "";
-}
 
 function methodNamed(end: string) {
   const found = publicMethods.find(({ name }) => name.endsWith(`.${end}`));

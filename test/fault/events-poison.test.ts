@@ -52,7 +52,7 @@ test("all that can be handled is, poison is kept byte for byte, and no partition
 test("the CLI lists them page by page, and shows what can be decoded", async () => {
   const listed = await cadre("events", "dead-letters", "list", "--group", "sample.effects", "--state", "kept");
   expect(listed).toMatchObject({ code: 0, stderr: "" });
-  expect(JSON.parse(listed.stdout).deadLetters).toHaveLength(6);
+  expect(JSON.parse(listed.stdout).dead_letters).toHaveLength(6);
   const { items, nextPageToken } = await world.cadre.deadLetters.list({ pageSize: 4 }).page();
   const rest = await world.cadre.deadLetters.list({ pageSize: 4, pageToken: nextPageToken }).page();
   expect([...items, ...rest.items].map(({ deadLetterId }) => deadLetterId)).toEqual(

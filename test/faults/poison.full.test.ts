@@ -1,8 +1,7 @@
 import { join } from "node:path";
 import { reasonName } from "@cadre/sdk";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { say } from "../support/fault-driver.ts";
-import { reach } from "../support/fault-driver.ts";
+import { reach, say } from "../support/fault-driver.ts";
 import { runProgram } from "../support/run-program.ts";
 import { type PoisonWorld, settle, startPoisonWorld } from "./poison.ts";
 
@@ -20,7 +19,7 @@ test("one percent of 5,000 is poison: 50 kept as they came, 4,950 handled, reque
   expect(await world.effects()).toEqual({ total: count - poison, distinct: count - poison });
   expect(await world.changed()).toBe(0);
   expect(world.longestMs()).toBeLessThan(5_000);
-  say(`the longest that an event held up its partition: ${Math.round(world.longestMs())} ms`);
+  say(`the longest that a partition was held up: ${Math.round(world.longestMs())} ms`);
 
   world.heal();
   const letters = await world.letters();

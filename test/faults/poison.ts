@@ -29,7 +29,7 @@ export interface PoisonWorld {
   readonly cadre: Cadre;
   /** What was published, with what is wrong with it. */
   readonly poisoned: ReadonlyMap<string, Poison>;
-  /** The longest that one event held up its partition, in milliseconds. */
+  /** The longest that a partition with events went without one that was acknowledged, in milliseconds. */
   longestMs(): number;
   /** How many effects there are, and how many events have one. */
   effects(): Promise<{ readonly total: number; readonly distinct: number }>;
@@ -160,19 +160,23 @@ async function valueOf(poison: Poison, { value }: BusEvent, orgId: string, sessi
   }
 }
 
-/** A bus that measures how long its handlers take, with all their attempts. */
+/** A bus that measures how long a partition that has events goes without one that is acknowledged. */
 function timed(bus: EventBus): { readonly bus: EventBus; readonly longestMs: () => number } {
   let longestMs = 0;
-  const subscribe: EventBus["subscribe"] = (options) =>
+  const lastMs = new Map<number, number>();
+  const subscribe: EventBus["subscribe"] = ({ prepare, handle, ...options }) =>
     bus.subscribe({
       ...options,
+      prepare: async (events, signal) => {
+        // It begins anew, with all that has come meanwhile.
+        for (const { partition } of events.slice(0, 1)) lastMs.set(partition, performance.now());
+        await prepare?.(events, signal);
+      },
       handle: async (event, signal) => {
-        const startedMs = performance.now();
-        try {
-          await options.handle(event, signal);
-        } finally {
-          longestMs = Math.max(longestMs, performance.now() - startedMs);
-        }
+        await handle(event, signal);
+        const nowMs = performance.now();
+        longestMs = Math.max(longestMs, nowMs - (lastMs.get(event.partition) ?? nowMs));
+        lastMs.set(event.partition, nowMs);
       },
     });
   return {
