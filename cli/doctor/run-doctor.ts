@@ -13,10 +13,12 @@ const colours = { ok: "green", warning: "yellow", failed: "red", skipped: "dim" 
 export async function runDoctor(flags: ConnectionFlags & { readonly json?: boolean }): Promise<ExitCode> {
   const connection = await resolveConnection(flags);
   const { checkConfiguration, configuredPorts } = await import("./check-configuration.ts");
+  const { checkKafka } = await import("./check-kafka.ts");
   const findings: readonly Finding[] = [
     checkVersions(),
     ...checkConfiguration(connection, process.env),
     ...(await checkServer(connection)),
+    ...(await checkKafka(process.env)),
     ...(await checkDataDirectory(connection)),
     ...(await checkPorts(configuredPorts(process.env))),
   ];

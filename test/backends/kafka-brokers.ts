@@ -1,5 +1,6 @@
 import type { TestProject } from "vitest/node";
 import type { KafkaConnection } from "../../services/runtime/bus/kafka/kafka-connection.ts";
+import type { Certificate } from "./kafka-certificates.ts";
 import { type KafkaBroker, startKafkaBroker } from "./kafka-broker.ts";
 
 declare module "vitest" {
@@ -8,6 +9,8 @@ declare module "vitest" {
     kafka: KafkaConnection;
     /** One with TLS and SCRAM-SHA-512. */
     secureKafka: KafkaConnection;
+    /** A client's certificate of its authority that has expired. */
+    expiredClient: Certificate;
   }
 }
 
@@ -26,6 +29,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
       const broker = await startKafkaBroker({ security });
       brokers.push(broker);
       project.provide(name, broker.connection);
+      if (broker.expired !== undefined) project.provide("expiredClient", broker.expired);
       const seconds = ((performance.now() - startedMs) / 1_000).toFixed(1);
       process.stderr.write(`Apache Kafka (${name}) answers at ${broker.connection.brokers[0]} after ${seconds} s\n`);
     }

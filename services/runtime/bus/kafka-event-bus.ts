@@ -10,9 +10,10 @@ import { createKafkaAdmin, type KafkaAdmin } from "./kafka/kafka-admin.ts";
 import { createKafkaClient } from "./kafka/kafka-client.ts";
 import type { KafkaConnection } from "./kafka/kafka-connection.ts";
 import { kafkaGroupOf, lagOf } from "./kafka/kafka-offsets.ts";
-import { type KafkaProblem, missingTopic, otherPartitions, toKafkaProblem } from "./kafka/kafka-problem.ts";
+import { type KafkaProblem, toKafkaProblem } from "./kafka/kafka-problem.ts";
 import { KafkaPublisher } from "./kafka/kafka-publisher.ts";
 import { KafkaSubscription } from "./kafka/kafka-subscription.ts";
+import { findTopicProblem } from "./kafka/kafka-topics.ts";
 import { busTopics, type Topic } from "./topics.ts";
 
 export interface KafkaEventBusOptions {
@@ -143,14 +144,7 @@ class KafkaBus implements KafkaEventBus {
 
   async #findProblem(): Promise<KafkaProblem | undefined> {
     try {
-      return await this.#admin.ask(async (admin) => {
-        const present = new Set(await admin.listTopics());
-        const missing = [...this.#partitions.keys()].find((name) => !present.has(name));
-        if (missing !== undefined) return missingTopic(missing);
-        const { topics } = await admin.fetchTopicMetadata({ topics: [...this.#partitions.keys()] });
-        const other = topics.find(({ name, partitions }) => partitions.length !== this.#partitions.get(name));
-        return other && otherPartitions(other.name, other.partitions.length, this.#partitions.get(other.name) ?? 0);
-      });
+      return await this.#admin.ask((admin) => findTopicProblem(admin, this.#partitions));
     } catch (error) {
       return toKafkaProblem(error);
     }

@@ -43,3 +43,51 @@ export async function lagOf(admin: Admin, group: string, topic: string): Promise
   const positions = await positionsOf(admin, group, topic);
   return positions.reduce((sum, { lag }) => sum + Number(lag), 0);
 }
+
+/** Where one of several groups is. */
+export interface GroupPosition extends KafkaPosition {
+  readonly group: string;
+  readonly topic: string;
+}
+
+/** Where the groups that follow some topics are; only one group if it is named. */
+export async function listPositions(
+  admin: Admin,
+  topics: readonly string[],
+  onlyGroup?: string,
+): Promise<readonly GroupPosition[]> {
+  const { groups } = await admin.listGroups();
+  const rows: GroupPosition[] = [];
+  for (const topic of topics) {
+    const ending = kafkaGroupOf("", topic);
+    for (const { groupId } of groups) {
+      const group = groupId.endsWith(ending) ? groupId.slice(0, -ending.length) : "";
+      if (group === "" || (onlyGroup !== undefined && group !== onlyGroup)) continue;
+      for (const position of await positionsOf(admin, group, topic)) rows.push({ group, topic, ...position });
+    }
+  }
+  return rows;
+}
+
+/**
+ * Moves a group in a topic: to the oldest event, past the newest, or to the
+ * first event at or after a time. Refused while members run.
+ */
+export async function resetOffsets(
+  admin: Admin,
+  group: string,
+  topic: string,
+  to: "earliest" | "latest" | Date,
+): Promise<void> {
+  const ends = await admin.fetchTopicOffsets(topic);
+  const places =
+    to instanceof Date
+      ? await admin.fetchTopicOffsetsByTimestamp(topic, to.getTime())
+      : ends.map(({ partition, low, high }) => ({ partition, offset: to === "earliest" ? low : high }));
+  // Where nothing is that young, kafkajs says -1 or the end.
+  const partitions = places.map(({ partition, offset }) => ({
+    partition,
+    offset: BigInt(offset) < 0n ? (ends.find((end) => end.partition === partition)?.high ?? "0") : offset,
+  }));
+  await admin.setOffsets({ groupId: kafkaGroupOf(group, topic), topic, partitions });
+}

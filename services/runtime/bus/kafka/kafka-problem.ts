@@ -2,6 +2,7 @@ import { ConfigurationError } from "../../config/settings.ts";
 
 /** What is wrong with Kafka, as an operator tells it apart. */
 export type KafkaProblemKind =
+  | "configuration"
   | "unreachable"
   | "certificate"
   | "authentication"
@@ -76,7 +77,7 @@ function problemOf(error: Error): KafkaProblem | undefined {
   const options = { cause: error };
   const code = textOf(error, "code");
   if (error instanceof ConfigurationError) {
-    return new KafkaProblem("failed", error.problems.join("; "), "Correct the settings of Kafka.", options);
+    return new KafkaProblem("configuration", error.problems.join("; "), "Correct the settings of Kafka.", options);
   }
   const broker = textOf(error, "broker");
   const at = broker === "" ? "" : ` at ${broker}`;
@@ -88,10 +89,11 @@ function problemOf(error: Error): KafkaProblem | undefined {
         : "Name the authority that signed it in CADRE_KAFKA_CA_FILE, and the brokers by a name that it is for.";
     return new KafkaProblem("certificate", `the certificate of the Kafka broker${at} ${what}`, remedy, options);
   }
-  if (/SSL alert|tlsv1|sslv3/i.test(error.message)) {
+  const [, alert] = /\balert ([a-z ]+)/.exec(error.message) ?? [];
+  if (alert !== undefined) {
     return new KafkaProblem(
       "certificate",
-      `the Kafka broker${at} refused our side of TLS: ${error.message}`,
+      `the Kafka broker${at} refused our side of TLS: ${alert}`,
       "Give it a certificate that it trusts and that has not expired: CADRE_KAFKA_CERT_FILE and CADRE_KAFKA_KEY_FILE.",
       options,
     );
@@ -120,6 +122,9 @@ function problemOf(error: Error): KafkaProblem | undefined {
       "Give the user of CADRE_KAFKA_USERNAME the rights to its topics and groups.",
       options,
     );
+  }
+  if (/must have no running instances/.test(error.message)) {
+    return new KafkaProblem("failed", "the group has members that run", "Stop them first.", options);
   }
   if (type === "UNKNOWN_TOPIC_OR_PARTITION") {
     return new KafkaProblem("missing_topic", "Kafka lacks a topic", "Run: cadre topics apply", options);
