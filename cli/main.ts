@@ -63,8 +63,12 @@ const groups: readonly CommandGroup[] = [
     load: async (program) => (await import("./command/limits.ts")).registerLimits(program),
   },
   {
-    commands: [["events", "look after events that could not be handled"]],
+    commands: [["events", "look after dead letters and consumer groups"]],
     load: async (program) => (await import("./command/events.ts")).registerEvents(program),
+  },
+  {
+    commands: [["topics", "compare Kafka's topics with the declared ones, and make them"]],
+    load: async (program) => (await import("./command/topics.ts")).registerTopics(program),
   },
   {
     commands: [["db", "migrate the database, say how it stands, or go back"]],

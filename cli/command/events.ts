@@ -1,8 +1,10 @@
 import type { Command } from "commander";
 import { registerDeadLetters } from "./dead-letters.ts";
+import { registerOffsets } from "./offsets.ts";
 
 /** Adds `cadre events`. */
 export function registerEvents(program: Command): void {
-  const events = program.command("events").summary("look after events that could not be handled");
+  const events = program.command("events").summary("look after dead letters and consumer groups");
   registerDeadLetters(events);
+  registerOffsets(events);
 }
