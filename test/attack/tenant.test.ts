@@ -89,6 +89,8 @@ function methodNamed(end: string) {
 
 const definition = { name: "probe_tool", description: "x", input_schema: { type: "object" } };
 
+const schema = { type: "SCHEMA_TYPE_PROTOBUF", schema: 'syntax = "proto3";' };
+
 const schedule = {
   name: "probe",
   cron: "0 0 1 1 *",
@@ -112,6 +114,16 @@ const requestOf: Readonly<Record<string, JsonObject>> = {
   BatchRuns: { action: "BATCH_ACTION_CANCEL", filter: {}, dry_run: true },
   ReplayRuns: { filter: {} },
   PutSchedule: { definition: schedule },
+  RegisterSchema: { subject: "probe", schema },
+  LookupSchema: { subject: "probe", schema },
+  CheckCompatibility: { subject: "probe", schema },
+  ListSubjectVersions: { subject: "probe" },
+  GetSubjectVersion: { subject: "probe", version: 1 },
+  ListReferencingSchemas: { subject: "probe", version: 1 },
+  DeleteSubject: { subject: "probe" },
+  DeleteSubjectVersion: { subject: "probe", version: 1 },
+  GetSchema: { schema_id: 1 },
+  ListSchemaUsages: { schema_id: 1 },
   SetLimit: { name: "sessions", value: "200" },
 };
 

@@ -253,7 +253,9 @@ const text = fc.string({ unit: "grapheme", maxLength: 12 });
 function arbitraryField(field: DescField, inPath: boolean, structured: boolean): fc.Arbitrary<unknown> {
   switch (field.fieldKind) {
     case "scalar":
-      return inPath ? text.filter((value) => !["", ".", ".."].includes(value)) : arbitraryScalar(field.scalar);
+      return inPath && field.scalar === ScalarType.STRING
+        ? text.filter((value) => !["", ".", ".."].includes(value))
+        : arbitraryScalar(field.scalar);
     case "enum":
       return fc.constantFrom(...field.enum.values.map((value) => value.number));
     case "message":
