@@ -235,6 +235,37 @@ export function describeEventBus(driver: string, createWorld: () => Promise<Even
       for (const seen of order.values()) expect(seen).toEqual(Array.from({ length: last + 1 }, (_, index) => index));
     });
 
+    test("a group is told what comes next before it comes, each event once and in order", async () => {
+      const key = randomUUID();
+      const events = Array.from({ length: 250 }, (_, index) => numberedEvent("second", key, index));
+      await bus.publish(events);
+      const told: string[] = [];
+      const handled: string[] = [];
+      let mostAtOnce = 0;
+      const { promise: done, resolve } = Promise.withResolvers<void>();
+      const subscription = bus.subscribe({
+        topic: "second",
+        group: "told",
+        prepare: async (next) => {
+          mostAtOnce = Math.max(mostAtOnce, next.length);
+          told.push(...next.filter((event) => event.key === key).map(({ headers }) => headers.number ?? ""));
+        },
+        handle: async (received) => {
+          if (received.key !== key) return;
+          const number = received.headers.number ?? "";
+          expect(told).toContain(number);
+          handled.push(number);
+          if (handled.length === events.length) resolve();
+        },
+      });
+      await done;
+      await subscription.stop();
+      const numbers = events.map(({ headers }) => headers.number);
+      expect(handled).toEqual(numbers);
+      expect(told).toEqual(numbers);
+      expect(mostAtOnce).toBeLessThanOrEqual(100);
+    });
+
     test("a topic that does not exist is a mistake of the program", async () => {
       await expect(bus.publish([numberedEvent("third", "k", 1)])).rejects.toThrow("no topic third");
       expect(() => bus.subscribe({ topic: "third", group: "g", handle: async () => undefined })).toThrow(
