@@ -59,7 +59,7 @@ afterAll(async () => {
 
 type Handle = FactHandler<TurnChanged, EffectSchema>;
 
-function start(handle: Handle, attemptMs?: number): void {
+function start(handle: Handle, given: { readonly attemptMs?: number; readonly bus?: EventBus } = {}): void {
   groups += 1;
   group = `test.${groups}`;
   sessionId = newId("ses");
@@ -67,9 +67,8 @@ function start(handle: Handle, attemptMs?: number): void {
     // The topic holds other tests' events as well.
     if (decoded.fact.sessionId === sessionId) await handle(decoded, transaction, signal);
   };
-  const timing = attemptMs === undefined ? {} : { attemptMs };
   subscriptions.push(
-    consume({ bus, codec, topic: conversationTurns, group, database, handle: own, log, tracer, meter, ...timing }),
+    consume({ bus, codec, topic: conversationTurns, group, database, handle: own, log, tracer, meter, ...given }),
   );
 }
 
@@ -155,16 +154,19 @@ test("a handler that always throws has three attempts, then the event is put asi
 
 test("a handler that hangs is cut; what it does afterwards is refused, and its partition goes on", async () => {
   const late: Promise<unknown>[] = [];
-  start(async (decoded, transaction, signal) => {
-    if (decoded.fact.metadata?.seq === 1n) {
-      const { promise: over, resolve } = Promise.withResolvers<void>();
-      signal.addEventListener("abort", () => setTimeout(resolve, 50));
-      // It does not heed, and goes on once it was cut.
-      late.push(over.then(() => note(decoded, transaction)).catch((thrown: unknown) => thrown));
-      await new Promise(() => undefined);
-    }
-    await note(decoded, transaction);
-  }, 150);
+  start(
+    async (decoded, transaction, signal) => {
+      if (decoded.fact.metadata?.seq === 1n) {
+        const { promise: over, resolve } = Promise.withResolvers<void>();
+        signal.addEventListener("abort", () => setTimeout(resolve, 50));
+        // It does not heed, and goes on once it was cut.
+        late.push(over.then(() => note(decoded, transaction)).catch((thrown: unknown) => thrown));
+        await new Promise(() => undefined);
+      }
+      await note(decoded, transaction);
+    },
+    { attemptMs: 150 },
+  );
   const events = await publish(2);
   await expect.poll(() => effects(events), { timeout: 5_000 }).toEqual([2]);
   await expect.poll(() => lettersOf(events)).toHaveLength(1);
@@ -201,6 +203,28 @@ test("what the handler cannot reach is not the event's fault: it comes again, an
   isDown = false;
   await expect.poll(() => effects(events), { timeout: 10_000 }).toEqual([1]);
   expect(lettersOf(events)).toEqual([]);
+});
+
+test("an event that cannot be put aside is refused, and comes again until it can", async () => {
+  let refused = 0;
+  const weak: EventBus = {
+    subscribe: (options) => bus.subscribe(options),
+    close: async () => undefined,
+    publish: async (events) => {
+      refused += 1;
+      if (refused < 3) throw new AppError("UNAVAILABLE", "the bus is away");
+      await bus.publish(events);
+    },
+  };
+  start(
+    async () => {
+      throw new Error("always");
+    },
+    { bus: weak },
+  );
+  const events = await publish(1);
+  await expect.poll(() => lettersOf(events), { timeout: 15_000 }).toHaveLength(1);
+  expect(refused).toBe(3);
 });
 
 test("a requeued event is for the group that had failed, and for no other", async () => {
