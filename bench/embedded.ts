@@ -1,4 +1,5 @@
 import { readFileSync } from "node:fs";
+import { setTimeout as delay } from "node:timers/promises";
 import { type Cadre, createCadre } from "@cadre/sdk";
 import { type RunningCadre, startCadre } from "../test/support/cadre.ts";
 import { type Comparison, median, printReport, quantile } from "./report.ts";
@@ -12,6 +13,8 @@ const firstTokenRounds = 40;
 const heldSessions = 200;
 const messagesPerSecond = 20;
 const heldSeconds = 30;
+/** After the last call, before a server is at rest. */
+const restMs = 10_000;
 
 const settings = { CADRE_LOG_LEVEL: "warn" };
 
@@ -94,7 +97,7 @@ async function measureHeld(cadre: Cadre): Promise<HeldResult> {
   const sends: Promise<void>[] = [];
   for (let index = 0; index < total; index++) {
     const dueAt = startedAt + (index * 1_000) / messagesPerSecond;
-    await new Promise((resolve) => setTimeout(resolve, Math.max(0, dueAt - performance.now())));
+    await delay(Math.max(0, dueAt - performance.now()));
     const session = sessions[index % sessions.length];
     if (session === undefined) continue;
     const text = index % 2 === 0 ? `calculator: ${index} + 1` : `message ${index}`;
@@ -107,7 +110,7 @@ async function measureHeld(cadre: Cadre): Promise<HeldResult> {
   await Promise.all(sends);
   const patienceUntil = performance.now() + 30_000;
   while (endedAtOf.size < total && performance.now() < patienceUntil) {
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    await delay(50);
   }
   stop.abort();
   await Promise.allSettled(readers);
@@ -141,6 +144,7 @@ const server = await startCadre({ settings });
 try {
   const cadre = clientOf(server);
   await cadre.principal();
+  await delay(restMs);
   const rest = residentMib(server.pid);
   comparisons.push({ bench, what: "RSS at rest, MiB", ours: rest, peer: "required", theirs: 200, target: "≤ 1" });
 

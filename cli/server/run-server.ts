@@ -2,6 +2,7 @@ import { assertClockAgrees } from "../../services/runtime/postgres/clock.ts";
 import type { ServerConfiguration } from "./configuration.ts";
 import { explainFailedStart } from "./exit.ts";
 import { openProcessScope, type ProcessScope } from "./process-scope.ts";
+import { giveBackStartMemory } from "./start-memory.ts";
 
 /** What is still open after an orderly stop must not keep the process alive longer than this. */
 const exitAfterMs = 1_000;
@@ -22,6 +23,7 @@ export async function runServer(
   try {
     await assertSafe(configuration, scope);
     process.stdout.write(await start(scope));
+    giveBackStartMemory(scope.log);
   } catch (thrown) {
     scope.log.info({ err: thrown }, "could not start");
     await scope.stop();
