@@ -29,7 +29,7 @@ export async function startRegistry(platform: Platform): Promise<RunningService>
   const limits = createLimits({ authentication, changes, log });
 
   const server = await platform.serve("registry", {
-    implementations: [registryHandlers({ store, limits }) as Implementation],
+    implementations: [registryHandlers({ store, limits }, platform.audit("registry").sink) as Implementation],
     dependencies: [database.dependency],
   });
 

@@ -115,6 +115,7 @@ const requestOf: Readonly<Record<string, JsonObject>> = {
   ReplayRuns: { filter: {} },
   PutSchedule: { definition: schedule },
   RegisterSchema: { subject: "probe", schema },
+  ForceSchema: { subject: "probe", schema, reason: "a probe" },
   LookupSchema: { subject: "probe", schema },
   CheckCompatibility: { subject: "probe", schema },
   ListSubjectVersions: { subject: "probe" },

@@ -11,9 +11,18 @@ import type { RegistryDeps } from "./deps.ts";
 import { type FoundVersion, schemaOf } from "./find-version.ts";
 import { linkVersions, type ResolvedSchema, resolveSchema } from "./link-schema.ts";
 
+/** Leave to break who holds to earlier versions. */
+export interface Force {
+  /** Why; kept with the version. */
+  readonly reason: string;
+  /** Called before a version is added; what it throws ends the registration. */
+  readonly onForced: () => Promise<void>;
+}
+
 /**
  * Makes a schema the subject's next version, unless it is one already.
  *
+ * @param force registers it whatever it breaks
  * @throws AppError INVALID_SCHEMA, SCHEMA_INCOMPATIBLE, REGISTRY_READ_ONLY, LIMIT_EXCEEDED
  */
 export async function registerSchema(
@@ -21,6 +30,7 @@ export async function registerSchema(
   orgId: string,
   subject: string,
   input: SchemaInput,
+  force?: Force,
 ): Promise<FoundVersion> {
   assertSubject(subject);
   const org = fromUuid("org", orgId);
@@ -40,9 +50,12 @@ export async function registerSchema(
     const settings = await change.settings(subject);
     assertWritable(subject, settings);
     await assertRoom(change, org, rows, allowed);
-    await assertFollows(change, subject, resolved, live, effectiveSettings(settings).compatibility);
+    if (force === undefined) {
+      await assertFollows(change, subject, resolved, live, effectiveSettings(settings).compatibility);
+    } else await force.onForced();
     const schemaId = await change.addSchema(resolved.schema, resolved.referencedIds);
-    const row = { subject, version: (rows.at(-1)?.version ?? 0) + 1, schemaId, deleted: false };
+    const version = (rows.at(-1)?.version ?? 0) + 1;
+    const row = { subject, version, schemaId, deleted: false, forcedReason: force?.reason ?? "" };
     await change.addVersion(row);
     return { row, schema: await schemaOf(change, row) };
   });

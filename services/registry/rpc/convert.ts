@@ -97,8 +97,8 @@ export function fromSchema(
 
 /** A version for the wire. */
 export function fromVersion({ row, schema }: FoundVersion, format = SchemaFormat.UNSPECIFIED) {
-  const { subject, version, schemaId, deleted } = row;
-  return { subject, version, schemaId, deleted, ...fromSchema(schema, format) };
+  const { subject, version, schemaId, deleted, forcedReason } = row;
+  return { subject, version, schemaId, deleted, forcedReason, ...fromSchema(schema, format) };
 }
 
 /** A finding for the wire. */

@@ -1,8 +1,9 @@
 import { RegistryService } from "@cadre/gen/cadre/registry/v1/registry_pb";
 import type { HandlerContext } from "@connectrpc/connect";
+import type { AuditSink } from "../../runtime/audit/audit-sink.ts";
 import { toUuid } from "../../runtime/ids/id.ts";
 import { type Implementation, implement } from "../../runtime/rpc/implementation.ts";
-import { requirePrincipal } from "../../runtime/rpc/request-context.ts";
+import { requestContext, requirePrincipal } from "../../runtime/rpc/request-context.ts";
 import { checkCompatibility } from "../app/check-compatibility.ts";
 import { deleteSubject, deleteVersion } from "../app/delete-versions.ts";
 import type { RegistryDeps } from "../app/deps.ts";
@@ -17,6 +18,7 @@ import {
 } from "../app/read-registry.ts";
 import { registerSchema } from "../app/register-schema.ts";
 import { getSettings, updateSettings } from "../app/settings.ts";
+import { forcedEvent } from "./audit-event.ts";
 import {
   fromFinding,
   fromSchema,
@@ -29,11 +31,22 @@ import {
 
 const defaultLimit = 1_000;
 
-/** The registry of the caller's org. */
-export function registryHandlers(deps: RegistryDeps): Implementation<typeof RegistryService> {
+/**
+ * The registry of the caller's org.
+ *
+ * @param audit where it is written, before it happens, that a schema is forced
+ */
+export function registryHandlers(deps: RegistryDeps, audit: AuditSink): Implementation<typeof RegistryService> {
   return implement(RegistryService, {
     async registerSchema({ subject, schema }, context) {
       return { version: fromVersion(await registerSchema(deps, orgOf(context), subject, toSchemaInput(schema))) };
+    },
+    async forceSchema({ subject, schema, reason }, context) {
+      const onForced = () => audit.append(forcedEvent(requestContext(context.values), subject, reason));
+      const input = toSchemaInput(schema);
+      return {
+        version: fromVersion(await registerSchema(deps, orgOf(context), subject, input, { reason, onForced })),
+      };
     },
     async lookupSchema({ subject, schema, deleted }, context) {
       const found = await lookupSchema(deps, orgOf(context), subject, toSchemaInput(schema), deleted);

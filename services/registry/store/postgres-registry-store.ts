@@ -83,10 +83,10 @@ class PostgresRegistryChange extends PostgresRegistryView implements RegistryCha
     return schema_id;
   }
 
-  async addVersion({ subject, version, schemaId }: Omit<VersionRow, "deleted">): Promise<void> {
+  async addVersion({ subject, version, schemaId, forcedReason }: Omit<VersionRow, "deleted">): Promise<void> {
     await this.#transaction
       .insertInto("subject_version")
-      .values({ org_id: this.#orgId, subject, version, schema_id: schemaId })
+      .values({ org_id: this.#orgId, subject, version, schema_id: schemaId, forced_reason: forcedReason })
       .execute();
   }
 

@@ -3,6 +3,13 @@ import type { OwnSettings, SettingsPair } from "../domain/settings.ts";
 import type { ImportedFile, Page, Presence, RegistryView, StoredSchema, VersionRow } from "./registry-store.ts";
 import type { RegistrySchema } from "./schema.ts";
 
+const versionColumns = [
+  "subject",
+  "version",
+  "schema_id as schemaId",
+  "deleted",
+  "forced_reason as forcedReason",
+] as const;
 const nothingSet: OwnSettings = { compatibility: undefined, mode: undefined };
 
 /** Reads an org's registry within a transaction of the org's role: no statement names the org. */
@@ -31,7 +38,7 @@ export class PostgresRegistryView implements RegistryView {
   async versions(subject: string): Promise<readonly VersionRow[]> {
     const rows = await this.#transaction
       .selectFrom("subject_version")
-      .select(["subject", "version", "schema_id as schemaId", "deleted"])
+      .select(versionColumns)
       .where("subject", "=", subject)
       .orderBy("version")
       .execute();
@@ -99,7 +106,7 @@ export class PostgresRegistryView implements RegistryView {
   async usages(schemaId: number, limit: number): Promise<readonly VersionRow[]> {
     return this.#transaction
       .selectFrom("subject_version")
-      .select(["subject", "version", "schema_id as schemaId", "deleted"])
+      .select(versionColumns)
       .where("schema_id", "=", schemaId)
       .orderBy("subject")
       .orderBy("version")

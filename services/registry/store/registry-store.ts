@@ -17,6 +17,8 @@ export interface VersionRow {
   readonly version: number;
   readonly schemaId: number;
   readonly deleted: boolean;
+  /** Why it was registered although it did not agree with those before; empty if it did. */
+  readonly forcedReason: string;
 }
 
 /** A file that a schema imports, at whatever distance. */

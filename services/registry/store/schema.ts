@@ -42,6 +42,8 @@ interface SubjectVersionTable {
   version: number;
   schema_id: number;
   deleted: Generated<boolean>;
+  /** Why it was registered whatever it breaks; empty if nothing. */
+  forced_reason: Generated<string>;
   created_at: Generated<Date>;
 }
 

@@ -1,5 +1,6 @@
 import type { Migration } from "../../../runtime/postgres/migration.ts";
 import { migration as initial } from "./0001-initial.ts";
+import { migration as forced } from "./0002-forced.ts";
 
 /** All steps of the schema, in order. */
-export const migrations: readonly Migration[] = [initial];
+export const migrations: readonly Migration[] = [initial, forced];

@@ -144,6 +144,14 @@ export declare type SubjectVersion = Message<"cadre.registry.v1.SubjectVersion">
    * @generated from field: bool deleted = 7;
    */
   deleted: boolean;
+
+  /**
+   * Why it was registered although it did not agree with the versions before;
+   * empty if it did.
+   *
+   * @generated from field: string forced_reason = 8;
+   */
+  forcedReason: string;
 };
 
 /**
@@ -280,6 +288,60 @@ export declare type RegisterSchemaResponse = Message<"cadre.registry.v1.Register
  * Use `create(RegisterSchemaResponseSchema)` to create a new message.
  */
 export declare const RegisterSchemaResponseSchema: GenMessage<RegisterSchemaResponse>;
+
+/**
+ * Asks to register a schema whatever it breaks.
+ *
+ * @generated from message cadre.registry.v1.ForceSchemaRequest
+ */
+export declare type ForceSchemaRequest = Message<"cadre.registry.v1.ForceSchemaRequest"> & {
+  /**
+   * The subject.
+   *
+   * @generated from field: string subject = 1;
+   */
+  subject: string;
+
+  /**
+   * The schema.
+   *
+   * @generated from field: cadre.registry.v1.SchemaText schema = 2;
+   */
+  schema?: SchemaText | undefined;
+
+  /**
+   * Why, for the audit log.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message cadre.registry.v1.ForceSchemaRequest.
+ * Use `create(ForceSchemaRequestSchema)` to create a new message.
+ */
+export declare const ForceSchemaRequestSchema: GenMessage<ForceSchemaRequest>;
+
+/**
+ * The registered schema.
+ *
+ * @generated from message cadre.registry.v1.ForceSchemaResponse
+ */
+export declare type ForceSchemaResponse = Message<"cadre.registry.v1.ForceSchemaResponse"> & {
+  /**
+   * The version that it is.
+   *
+   * @generated from field: cadre.registry.v1.SubjectVersion version = 1;
+   */
+  version?: SubjectVersion | undefined;
+};
+
+/**
+ * Describes the message cadre.registry.v1.ForceSchemaResponse.
+ * Use `create(ForceSchemaResponseSchema)` to create a new message.
+ */
+export declare const ForceSchemaResponseSchema: GenMessage<ForceSchemaResponse>;
 
 /**
  * Asks for the version that a schema is.
@@ -1181,6 +1243,18 @@ export declare const RegistryService: GenService<{
     methodKind: "unary";
     input: typeof RegisterSchemaRequestSchema;
     output: typeof RegisterSchemaResponseSchema;
+  },
+  /**
+   * Registers a schema although it does not agree with the subject's versions.
+   * The audit log has a `schema.forced` with the reason, written before; nothing
+   * is audited of a schema that is one of the subject's versions already.
+   *
+   * @generated from rpc cadre.registry.v1.RegistryService.ForceSchema
+   */
+  forceSchema: {
+    methodKind: "unary";
+    input: typeof ForceSchemaRequestSchema;
+    output: typeof ForceSchemaResponseSchema;
   },
   /**
    * Finds the version under which a subject has a schema.
