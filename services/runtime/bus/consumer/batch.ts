@@ -5,7 +5,7 @@ import type { Database } from "../../postgres/database.ts";
 import type { ReceivedEvent } from "../event-bus.ts";
 import type { Fact } from "../topics.ts";
 import { UndecodableError } from "./decode.ts";
-import { type FactHandler, untilAborted } from "./dedup.ts";
+import { type FactHandler, statementsWithin, untilAborted } from "./dedup.ts";
 import type { Consumer, DecodedEvent, Handler, Outcome } from "./handler.ts";
 import { isForOthers } from "./own-group.ts";
 
@@ -62,11 +62,11 @@ export function createBatch<M extends Fact, Schema>(options: BatchOptions<M, Sch
     const done = new Map<bigint, Outcome>();
     const beganMs = performance.now();
     await database.asOrg(orgId, async (transaction) => {
-      const fresh = await claim(transaction, consumer, orgId, events);
+      const fresh = await claim(transaction, consumer, orgId, events, batchMs);
       for (const decoded of events) {
         if (performance.now() - beganMs > batchMs / 2) break;
         const isFresh = fresh.delete(decoded.eventId);
-        if (isFresh) await untilAborted(handle(decoded, transaction, signal), signal);
+        if (isFresh) await untilAborted(() => handle(decoded, transaction, signal), signal);
         done.set(decoded.event.offset, isFresh ? "handled" : "repeated");
       }
       await release(transaction, consumer, fresh);
@@ -130,6 +130,7 @@ async function claim<M extends Fact, Schema>(
   { group }: Consumer,
   orgId: string,
   events: readonly DecodedEvent<M>[],
+  batchMs: number,
 ): Promise<Set<string>> {
   const idOfUuid = new Map(events.map(({ eventId }) => [toUuid("evt", eventId), eventId]));
   // In one order for all, so that two batches do not wait for each other.
@@ -137,7 +138,7 @@ async function claim<M extends Fact, Schema>(
   const { rows } = await sql<{ event_id: string }>`
     insert into handled_event (org_id, consumer_group, event_id, handled_at)
     select ${orgId}::uuid, ${group}, e, clock_timestamp() from unnest(${uuids}::uuid[]) e
-    on conflict do nothing returning event_id`.execute(transaction);
+    on conflict do nothing returning event_id, ${statementsWithin(batchMs)}`.execute(transaction);
   return new Set(rows.map(({ event_id: uuid }) => idOfUuid.get(uuid) ?? ""));
 }
 

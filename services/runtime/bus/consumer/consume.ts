@@ -44,7 +44,7 @@ export function consume<M extends Fact, Schema>(options: ConsumeOptions<M, Schem
   const decodeEvent = eventDecoder(codec, topic);
   // A batch that is cut leaves time for the attempts of the event that it was cut for.
   const batch = createBatch({ consumer, decode: decodeEvent, database, handle, batchMs: attemptMs / 2, log });
-  const once = dedup(consumer, database, handle);
+  const once = dedup(consumer, database, handle, attemptMs);
   const decoded = decode(decodeEvent, once);
   const timed: Handler<ReceivedEvent> = deadline(attemptMs, decoded);
   const tried = retry(timed);

@@ -10,7 +10,8 @@ import type { Consumer, DecodedEvent, Handler } from "./handler.ts";
 // D2. Of attempts at the same event at once, one holds the record's row from its
 //     first statement on; the others wait for its transaction to end.
 // D3. An attempt whose signal aborted does not commit: its transaction rolls
-//     back at once, and whatever the handler still sends in it is refused.
+//     back at once, and whatever the handler still sends in it is refused. A
+//     statement under way ends by itself, in the time that an attempt may take.
 
 /** What makes the effect of a fact: by the transaction that it is given, and by nothing else. */
 export type FactHandler<M extends Fact, Schema> = (
@@ -28,6 +29,7 @@ export function dedup<M extends Fact, Schema>(
   { group }: Consumer,
   database: Database<Schema>,
   handle: FactHandler<M, Schema>,
+  attemptMs: number,
 ): Handler<DecodedEvent<M>> {
   return (decoded, signal) => {
     const orgId = toUuid("org", decoded.orgId);
@@ -35,21 +37,27 @@ export function dedup<M extends Fact, Schema>(
       const { rows } = await sql`
         insert into handled_event (org_id, consumer_group, event_id, handled_at)
         values (${orgId}, ${group}, ${toUuid("evt", decoded.eventId)}, clock_timestamp())
-        on conflict do nothing returning 1`.execute(transaction);
+        on conflict do nothing returning ${statementsWithin(attemptMs)}`.execute(transaction);
       if (rows.length === 0) return "repeated";
-      await untilAborted(handle(decoded, transaction, signal), signal); // D3
+      await untilAborted(() => handle(decoded, transaction, signal), signal); // D3
       return "handled";
     });
   };
 }
 
-/** Rejects as soon as the signal aborts, whether or not the work has ended. */
-export async function untilAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {
+/** Bounds each further statement of a transaction (D3), where a claim's answer is asked for: no trip of its own. */
+export function statementsWithin(timeoutMs: number) {
+  return sql`set_config('statement_timeout', ${String(Math.ceil(timeoutMs))}, true)`;
+}
+
+/** Begins nothing if the signal has aborted, and rejects as soon as it does, whether or not the work has ended. */
+export async function untilAborted(work: () => Promise<void>, signal: AbortSignal): Promise<void> {
+  signal.throwIfAborted();
   const { promise, reject } = Promise.withResolvers<never>();
   const abort = () => reject(signal.reason);
   signal.addEventListener("abort", abort, { once: true });
   try {
-    await Promise.race([work, promise]);
+    await Promise.race([work(), promise]);
     signal.throwIfAborted();
   } finally {
     signal.removeEventListener("abort", abort);
