@@ -103,17 +103,39 @@ const reason = (work: Promise<unknown>): Promise<string> =>
     (thrown: unknown) => (thrown instanceof AppError ? thrown.reason : `bug: ${String(thrown)}`),
   );
 
-test("who was allowed is remembered for ten seconds, and then asked for again", async () => {
+test("who was allowed is remembered, and asked for again in the background after five seconds", async () => {
   const first = await authenticate();
   expect(Object.isFrozen(first.principal)).toBe(true);
   const header = new Headers({ authorization: `bearer  ${key}` });
   expect(authenticator.authenticate(header, call())).toBe(first); // at once, without a promise
-  now += 9_999;
-  await authenticate();
+  now += 4_999;
+  expect(authenticator.authenticate(header, call())).toBe(first);
   expect(asked).toBe(1);
   now += 1;
+  expect(authenticator.authenticate(header, call())).toBe(first);
+  expect(authenticator.authenticate(header, call())).toBe(first);
+  expect(asked).toBe(2);
+  await expect.poll(() => authenticator.authenticate(header, call())).not.toBe(first);
+  now += 4_999;
   await authenticate();
   expect(asked).toBe(2);
+});
+
+test("what could not be confirmed holds for ten seconds in all", async () => {
+  await authenticate();
+  now += 9_999;
+  respond = () => Promise.reject(new ConnectError("gone", Code.Unavailable));
+  await authenticate();
+  now += 1;
+  expect(await reason(authenticate())).toBe("UNAVAILABLE");
+});
+
+test("what is refused in the background is forgotten", async () => {
+  await authenticate();
+  now += 5_000;
+  respond = () => Promise.reject(toConnectError(refused("REFUSED", { audited: true }), ""));
+  await authenticate();
+  await expect.poll(() => reason(authenticate())).toBe("UNAUTHENTICATED");
 });
 
 test("nobody is remembered past the end of the credential", async () => {

@@ -21,6 +21,8 @@ import { Refusal, type RefusalCode, refused } from "./refusal.ts";
 //    again: a call that began after a revocation was answered never runs on an
 //    answer from before it.
 // 4. Only allowed credentials are remembered, by their SHA-256.
+// 5. Who keeps calling never waits for a repetition: after five seconds it is
+//    asked in the background, while what is remembered still holds.
 
 export interface BearerAuthenticatorOptions {
   readonly authentication: Pick<Client<typeof AuthenticationService>, "authenticate">;
@@ -36,6 +38,7 @@ const maxCredentialBytes = 4_096;
 const maxCached = 10_000;
 const maxSources = 10_000;
 const maxAgeMs = 10_000;
+const refreshAfterMs = 5_000;
 /** For all attempts together: the mesh tries again where no connection was there, and nothing else. */
 const askTimeoutMs = 250;
 /** A JWT may be presented for so long after its end; see `createJwtVerifier`. */
@@ -46,6 +49,7 @@ const maxRounds = 5;
 interface Allowed extends Authentication {
   readonly subject: string;
   readonly tokenId: string;
+  readonly askedAtMs: number;
   readonly untilMs: number;
 }
 
@@ -88,12 +92,33 @@ export function createBearerAuthenticator(options: BearerAuthenticatorOptions): 
         callingService: undefined,
         subject: principal.subject,
         tokenId: principal.tokenId,
+        askedAtMs: now(),
         untilMs: Math.min(now() + maxAgeMs, expiryMs(principal)),
       };
       allowed.set(digest, entry);
       return entry;
     }
     throw new AppError("UNAVAILABLE", "credentials change faster than they can be checked");
+  }
+
+  /** Asks once for all calls with the credential at this time. */
+  function askShared(credential: string, digest: string, call: IncomingCall): Promise<Authentication> {
+    const known = asking.get(digest);
+    if (known !== undefined) return known;
+    // It outlives the call that asked first, if that is cancelled: others wait for it, too.
+    const shared: IncomingCall = { ...call, signal: AbortSignal.timeout(askTimeoutMs) };
+    const answer = ask(credential, digest, shared).finally(() => asking.delete(digest));
+    asking.set(digest, answer);
+    return answer;
+  }
+
+  /** 5: what comes of it counts for later calls. */
+  function refresh(credential: string, digest: string, call: IncomingCall): void {
+    askShared(credential, digest, call).catch((thrown: unknown) => {
+      const failure = toAppError(thrown);
+      if (failure.reason === "UNAUTHENTICATED") allowed.delete(digest);
+      log.debug({ err: failure }, "a remembered credential could not be confirmed");
+    });
   }
 
   /** Turns what asking threw into what the caller is told. */
@@ -137,7 +162,10 @@ export function createBearerAuthenticator(options: BearerAuthenticatorOptions): 
       const digest = hash("sha256", credential, "base64");
       const isFresh = changes.isFresh();
       const known = isFresh ? allowed.get(digest) : undefined;
-      if (known !== undefined && known.untilMs > now()) return known;
+      if (known !== undefined && known.untilMs > now()) {
+        if (now() - known.askedAtMs >= refreshAfterMs && !asking.has(digest)) refresh(credential, digest, call);
+        return known;
+      }
       assertNotThrottled(call);
       const fault = findFault(credential);
       if (fault !== undefined) throw countFailure(refused(fault), call);
@@ -148,14 +176,7 @@ export function createBearerAuthenticator(options: BearerAuthenticatorOptions): 
           throw translate(thrown, call);
         });
       }
-      let answer = asking.get(digest);
-      if (answer === undefined) {
-        // It outlives the call that asked first, if that is cancelled: others wait for it, too.
-        const shared: IncomingCall = { ...call, signal: AbortSignal.timeout(askTimeoutMs) };
-        answer = ask(credential, digest, shared).finally(() => asking.delete(digest));
-        asking.set(digest, answer);
-      }
-      return answer.catch((thrown: unknown) => {
+      return askShared(credential, digest, call).catch((thrown: unknown) => {
         throw translate(thrown, call);
       });
     },
