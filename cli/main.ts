@@ -51,6 +51,10 @@ const groups: readonly CommandGroup[] = [
     load: async (program) => (await import("./command/tools.ts")).registerTools(program),
   },
   {
+    commands: [["contracts", "register, compare, list and show contracts"]],
+    load: async (program) => (await import("./command/contracts.ts")).registerContracts(program),
+  },
+  {
     commands: [["models", "list the models that agents can use"]],
     load: async (program) => (await import("./command/models.ts")).registerModels(program),
   },

@@ -11,6 +11,7 @@ import { createModels, type Models } from "./model.ts";
 import { type RetryOptions, toRetryPolicy } from "./retry.ts";
 import { createRuns, type Runs } from "./runs/runs.ts";
 import { createSchedules, type Schedules } from "./runs/schedules.ts";
+import { createSchemas, type Schemas } from "./schema.ts";
 import { createSessions, type Sessions } from "./session.ts";
 import { createTools, type Tools } from "./tool.ts";
 
@@ -60,6 +61,8 @@ export interface Cadre {
   readonly limits: Limits;
   /** The events of the org that consumers could not handle. */
   readonly deadLetters: DeadLetters;
+  /** The schema registry of the org. */
+  readonly schemas: Schemas;
   /** Says whom the client's credential stands for. @throws CadreError `UNAUTHENTICATED` */
   principal(options?: CallOptions): Promise<Identity>;
   /** Says how the installation is; wants the role `admin` and the scope `ops.read`. */
@@ -102,6 +105,7 @@ export function createCadre(options: CadreOptions): Cadre {
     keys: createKeys(caller),
     limits: createLimits(caller),
     deadLetters: createDeadLetters(caller),
+    schemas: createSchemas(caller),
     async principal(callOptions) {
       const { principal, org } = await caller.unary(IdentityService.method.getPrincipal, {}, callOptions);
       return { principal: required(principal, "the principal"), org: required(org, "the org") };

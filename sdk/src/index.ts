@@ -48,6 +48,7 @@ export type {
 } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
 export { TurnState } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
 export type { Session, Turn, TurnToolCall } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
+export type { Incompatibility, SubjectVersion } from "@cadre/gen/cadre/registry/v1/registry_pb";
 export { SideEffects, type Tool, type ToolDefinition, ToolKind } from "@cadre/gen/cadre/tools/v1/tool_pb";
 export type { AgentOptions, Agents } from "./agent.ts";
 export type { CallOptions, EffectCallOptions } from "./caller.ts";
@@ -127,6 +128,7 @@ export type {
   StartRunOptions,
 } from "./runs/runs.ts";
 export type { ScheduleOptions, Schedules } from "./runs/schedules.ts";
+export type { SchemaInit, Schemas } from "./schema.ts";
 export type { CreateSessionOptions, SendOptions, SessionHandle, Sessions, StreamOptions } from "./session.ts";
 export type {
   InferInput,
