@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { hash } from "node:crypto";
 import { fromUuid, toUuid } from "../../runtime/ids/id.ts";
 
 /**
@@ -9,7 +9,7 @@ import { fromUuid, toUuid } from "../../runtime/ids/id.ts";
  */
 function derivedUuid(runId: string, place: string): string {
   const run = bytesOf(runId);
-  const bytes = createHash("sha256").update(run).update(place).digest().subarray(0, 16);
+  const bytes = hash("sha256", Buffer.concat([run, Buffer.from(place)]), "buffer").subarray(0, 16);
   run.copy(bytes, 0, 0, 6);
   bytes[6] = 0x70 | ((bytes[6] ?? 0) & 0x0f);
   bytes[8] = 0x80 | ((bytes[8] ?? 0) & 0x3f);
