@@ -4,8 +4,8 @@ import type { Logger } from "../../log/log.ts";
 import type { Database } from "../../postgres/database.ts";
 import type { ReceivedEvent } from "../event-bus.ts";
 import type { Fact } from "../topics.ts";
+import { type FactHandler, runBounded, statementsWithin } from "./bounded-handler.ts";
 import { UndecodableError } from "./decode.ts";
-import { type FactHandler, statementsWithin, untilAborted } from "./dedup.ts";
 import type { Consumer, DecodedEvent, Handler, Outcome } from "./handler.ts";
 import { isForOthers } from "./own-group.ts";
 
@@ -66,7 +66,7 @@ export function createBatch<M extends Fact, Schema>(options: BatchOptions<M, Sch
       for (const decoded of events) {
         if (performance.now() - beganMs > batchMs / 2) break;
         const isFresh = fresh.delete(decoded.eventId);
-        if (isFresh) await untilAborted(() => handle(decoded, transaction, signal), signal);
+        if (isFresh) await runBounded(handle, decoded, transaction, signal);
         done.set(decoded.event.offset, isFresh ? "handled" : "repeated");
       }
       await release(transaction, consumer, fresh);

@@ -8,7 +8,8 @@ import { newId, toUuid } from "../../ids/id.ts";
 import type { Database } from "../../postgres/database.ts";
 import { migrate } from "../../postgres/migrator.ts";
 import { openDatabase } from "../../postgres/open-database.ts";
-import { dedup, type FactHandler } from "./dedup.ts";
+import type { FactHandler } from "./bounded-handler.ts";
+import { dedup } from "./dedup.ts";
 
 const log = pino({ level: "silent" });
 const orgId = newId("org");

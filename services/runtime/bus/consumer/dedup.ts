@@ -1,7 +1,8 @@
-import { sql, type Transaction } from "kysely";
+import { sql } from "kysely";
 import { toUuid } from "../../ids/id.ts";
 import type { Database } from "../../postgres/database.ts";
 import type { Fact } from "../topics.ts";
+import { type FactHandler, runBounded, statementsWithin } from "./bounded-handler.ts";
 import type { Consumer, DecodedEvent, Handler } from "./handler.ts";
 
 // Invariants:
@@ -12,13 +13,6 @@ import type { Consumer, DecodedEvent, Handler } from "./handler.ts";
 // D3. An attempt whose signal aborted does not commit: its transaction rolls
 //     back at once, and whatever the handler still sends in it is refused. A
 //     statement under way ends by itself, in the time that an attempt may take.
-
-/** What makes the effect of a fact: by the transaction that it is given, and by nothing else. */
-export type FactHandler<M extends Fact, Schema> = (
-  decoded: DecodedEvent<M>,
-  transaction: Transaction<Schema>,
-  signal: AbortSignal,
-) => Promise<void>;
 
 /**
  * Runs the handler once for each event and group, whatever is delivered how
@@ -39,27 +33,8 @@ export function dedup<M extends Fact, Schema>(
         values (${orgId}, ${group}, ${toUuid("evt", decoded.eventId)}, clock_timestamp())
         on conflict do nothing returning ${statementsWithin(attemptMs)}`.execute(transaction);
       if (rows.length === 0) return "repeated";
-      await untilAborted(() => handle(decoded, transaction, signal), signal); // D3
+      await runBounded(handle, decoded, transaction, signal); // D3
       return "handled";
     });
   };
-}
-
-/** Bounds each further statement of a transaction (D3), where a claim's answer is asked for: no trip of its own. */
-export function statementsWithin(timeoutMs: number) {
-  return sql`set_config('statement_timeout', ${String(Math.ceil(timeoutMs))}, true)`;
-}
-
-/** Begins nothing if the signal has aborted, and rejects as soon as it does, whether or not the work has ended. */
-export async function untilAborted(work: () => Promise<void>, signal: AbortSignal): Promise<void> {
-  signal.throwIfAborted();
-  const { promise, reject } = Promise.withResolvers<never>();
-  const abort = () => reject(signal.reason);
-  signal.addEventListener("abort", abort, { once: true });
-  try {
-    await Promise.race([work(), promise]);
-    signal.throwIfAborted();
-  } finally {
-    signal.removeEventListener("abort", abort);
-  }
 }
