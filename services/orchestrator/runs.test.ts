@@ -220,6 +220,8 @@ test("a turn is a run: it is shown, listed, watched and cancelled here, and noth
   const longId = long.turn?.turnId ?? "";
   await runs.cancelRun({ runId: longId });
   expect((await runs.getRun({ runId: longId, wait })).run?.state).toBe(RunState.CANCELLED);
+  // Who asks again is answered alike.
+  expect((await runs.cancelRun({ runId: longId })).run?.state).toBe(RunState.CANCELLED);
   await home.sessions.deleteSession({ sessionId });
   expect(await reasonOf(runs.getRun({ runId }))).toBe("RUN_NOT_FOUND");
 });

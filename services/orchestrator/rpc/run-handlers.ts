@@ -23,7 +23,7 @@ import { followRun } from "../app/follow-run.ts";
 import type { EndedRun } from "../app/graph/run-ends.ts";
 import { assertValue, type StartRunDeps, startRun } from "../app/graph/start-run.ts";
 import { deleteRun, type PruneDeps } from "../ledger/prune-run.ts";
-import { hasEnded } from "../store/append-store.ts";
+import { hasEnded, runState } from "../store/append-store.ts";
 import { fromProtoValue } from "../store/proto-values.ts";
 import type { RunRow } from "../store/run-read-store.ts";
 import { pageSize } from "./page-size.ts";
@@ -102,20 +102,22 @@ export function runHandlers(deps: RunHandlerDeps): RunHandlers {
   }
 
   async function cancel(context: HandlerContext, row: RunRow, reason: string, compensate: boolean): Promise<void> {
+    // Who asks again since the answer got lost is answered, too.
+    if (row.state === runState.cancelled) return;
     if (hasEnded(row.state)) throw new AppError("RUN_ENDED", "the run has ended");
     const runId = fromUuid("run", row.runId);
-    if (row.sessionId === undefined) {
-      await dispatch(deps, context, row, { case: "cancelRun", value: { runId, reason, compensate } });
+    if (row.sessionId !== undefined) {
+      const sessionId = fromUuid("ses", row.sessionId);
+      await dispatch(deps, context, row, { case: "cancelTurn", value: { sessionId, turnId: runId } });
       return;
     }
-    const sessionId = fromUuid("ses", row.sessionId);
-    const request = { case: "cancelTurn", value: { sessionId, turnId: runId } } as const;
-    await dispatch(deps, context, row, request).catch((error: unknown) => {
-      if (error instanceof AppError && error.reason === "TURN_ENDED") {
-        throw new AppError("RUN_ENDED", "the run has ended", { cause: error });
-      }
-      throw error;
-    });
+    try {
+      await dispatch(deps, context, row, { case: "cancelRun", value: { runId, reason, compensate } });
+    } catch (error) {
+      if (!(error instanceof AppError) || error.reason !== "RUN_ENDED") throw error;
+      // It ended since its row was read.
+      if ((await rowOf(context, runId)).state !== runState.cancelled) throw error;
+    }
   }
 
   async function resume(context: HandlerContext, row: RunRow): Promise<void> {

@@ -1591,8 +1591,9 @@ export declare const RunService: GenService<{
   },
   /**
    * Cancels a run and its children. Answered when the cancellation is stored;
-   * nothing starts afterwards but compensations, if they are asked for. A run
-   * that ended is RUN_ENDED; one that is being cancelled is answered alike.
+   * nothing starts afterwards but compensations, if they are asked for. One
+   * that is being cancelled, or was, is answered alike; a run that ended
+   * otherwise is RUN_ENDED.
    *
    * @generated from rpc cadre.orchestrator.v1.RunService.CancelRun
    */
