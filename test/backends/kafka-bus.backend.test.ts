@@ -4,6 +4,7 @@ import { describe, expect, inject, test } from "vitest";
 import type { EventBus } from "../../services/runtime/bus/event-bus.ts";
 import type { KafkaConnection } from "../../services/runtime/bus/kafka/kafka-connection.ts";
 import { openKafkaEventBus } from "../../services/runtime/bus/kafka-event-bus.ts";
+import { partitionOf } from "../../services/runtime/bus/partition.ts";
 import { contractTopics, describeEventBus, numberedEvent } from "../support/event-bus-contract.ts";
 import { makeTopics, removeTopics } from "./kafka-topics.ts";
 
@@ -40,36 +41,37 @@ function open(connection: KafkaConnection, topics: readonly { readonly name: str
 }
 
 describe("a member of a group of Kafka", () => {
-  test("keeps its partition while a handler takes longer than the session, and hands it over after it", async () => {
+  test("keeps its partitions while handlers take longer than the session, and hands one over after that", async () => {
     const connection = inject("kafka");
     const topic = `slow-${randomUUID()}`;
-    const topics = [{ name: topic, partitions: 1 }];
+    const topics = [{ name: topic, partitions: 2 }];
     await makeTopics(connection, topics);
     const [left, right] = [open(connection, topics), open(connection, topics)];
     const handled: string[] = [];
-    let running = 0;
+    const running = new Set<number>();
     let overlaps = 0;
-    const { promise: begun, resolve: begin } = Promise.withResolvers<void>();
     const { promise: released, resolve: release } = Promise.withResolvers<void>();
     const subscribe = (name: string, bus: EventBus) =>
       bus.subscribe({
         topic,
         group: "slow",
-        handle: async ({ headers }, signal) => {
-          running += 1;
-          if (running > 1) overlaps += 1;
-          if (headers.number === "0") {
-            begin();
-            await released;
-          }
+        handle: async ({ headers, partition }, signal) => {
+          if (running.has(partition)) overlaps += 1;
+          running.add(partition);
+          if (headers.number === "0") await released;
           expect(signal.aborted).toBe(false);
-          running -= 1;
-          handled.push(`${name} ${headers.number}`);
+          running.delete(partition);
+          handled.push(`${name} ${partition} ${headers.number}`);
         },
       });
-    await left.publish([numberedEvent(topic, "k", 0), numberedEvent(topic, "k", 1)]);
+    // A key for each of the two partitions, both of which are busy with their first event.
+    const keys = ["a", "b", "c", "d"].filter((key, index, all) => {
+      const partition = partitionOf(key, 2);
+      return all.findIndex((other) => partitionOf(other, 2) === partition) === index;
+    });
+    await left.publish(keys.flatMap((key) => [numberedEvent(topic, key, 0), numberedEvent(topic, key, 1)]));
     const first = subscribe("left", left);
-    await begun;
+    await expect.poll(() => running.size, { timeout: 20_000 }).toBe(2);
     // Another member comes, and waits: through more than one session of the first.
     const second = subscribe("right", right);
     const beganMs = performance.now();
@@ -77,10 +79,17 @@ describe("a member of a group of Kafka", () => {
       .poll(() => performance.now() - beganMs, { timeout: 20_000, interval: 200 })
       .toBeGreaterThan(1.5 * sessionMs);
     release();
-    await expect.poll(() => handled.length, { timeout: 30_000 }).toBe(2);
+    await expect.poll(() => handled.length, { timeout: 30_000 }).toBe(4);
     await Promise.all([first.stop(), second.stop()]);
-    expect(handled.filter((one) => one.endsWith(" 0"))).toEqual(["left 0"]);
     expect(overlaps).toBe(0);
+    const whole = [0, 1].flatMap((partition) => [`left ${partition} 0`, expect.stringMatching(`${partition} 1`)]);
+    expect(handled.toSorted(byPlace)).toEqual(whole);
+    expect(handled.filter((one) => one.startsWith("right"))).toHaveLength(1);
     await Promise.all([left.close(), right.close()]);
   });
 });
+
+/** By partition and number. */
+function byPlace(one: string, other: string): number {
+  return one.replace(/^\w+ /, "").localeCompare(other.replace(/^\w+ /, ""));
+}
