@@ -2,6 +2,9 @@ import { randomUUID } from "node:crypto";
 import { create, createFileRegistry, type DescMessage, fromBinary, type Message, toBinary } from "@bufbuild/protobuf";
 import { reflect } from "@bufbuild/protobuf/reflect";
 import { FileDescriptorProtoSchema, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import { RunChangedSchema } from "@cadre/gen/cadre/events/v1/run_pb";
+import { RegistryService } from "@cadre/gen/cadre/registry/v1/registry_pb";
+import { createCadre } from "@cadre/sdk";
 import {
   ProtobufDeserializer,
   ProtobufSerializer,
@@ -9,12 +12,9 @@ import {
   SchemaRegistryClient,
   SerdeType,
 } from "@confluentinc/schemaregistry";
-import { SchemaRegistry, SchemaType } from "@kafkajs/confluent-schema-registry";
-import { createCadre } from "@cadre/sdk";
-import { RegistryService } from "@cadre/gen/cadre/registry/v1/registry_pb";
-import { RunChangedSchema } from "@cadre/gen/cadre/events/v1/run_pb";
 import { createClient } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
+import { SchemaRegistry, SchemaType } from "@kafkajs/confluent-schema-registry";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type RunningCadre, startCadre } from "../support/cadre.ts";
 

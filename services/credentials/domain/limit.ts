@@ -22,7 +22,7 @@ export const limitDefinitions = {
   tools: { description: "Tools that are registered", default: 2_000, max: 100_000 },
   tool_definitions: { description: "Definitions that one tool ever had", default: 1_000, max: 10_000 },
   subjects: { description: "Subjects of the schema registry", default: 5_000, max: 100_000 },
-  subject_versions: { description: "Versions of one subject of the schema registry", default: 1_000, max: 10_000 },
+  subject_versions: { description: "Versions of one subject of the schema registry", default: 500, max: 10_000 },
   tool_calls: { description: "Calls of workers' tools that wait or run at once", default: 10_000, max: 100_000 },
   workers: { description: "Workers that are connected at once", default: 1_000, max: 10_000 },
   keys: { description: "API keys that are neither revoked nor expired", default: 1_000, max: 100_000 },

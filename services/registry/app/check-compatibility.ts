@@ -1,11 +1,12 @@
 import { versionsToCompare } from "../domain/compatibility/level.ts";
-import { findIncompatibilities, type VersionFinding } from "../domain/incompatible.ts";
+import type { VersionFinding } from "../domain/incompatible.ts";
 import type { SchemaInput } from "../domain/schema.ts";
 import { effectiveSettings } from "../domain/settings.ts";
 import { assertSubject } from "../domain/subject.ts";
 import type { RegistryDeps } from "./deps.ts";
+import { findBreaks } from "./find-breaks.ts";
 import { latest, pickVersion } from "./find-version.ts";
-import { linkVersions, resolveSchema } from "./link-schema.ts";
+import { resolveSchema } from "./link-schema.ts";
 
 /**
  * Why a schema could not follow a subject's versions; empty if it could.
@@ -22,14 +23,12 @@ export async function checkCompatibility(
 ): Promise<readonly VersionFinding[]> {
   assertSubject(subject);
   return store.read(orgId, async (view) => {
-    const { schema, imports } = await resolveSchema(view, input);
+    const resolved = await resolveSchema(view, input);
     const { compatibility: level } = effectiveSettings(await view.settings(subject));
     const rows = await view.versions(subject);
     const live = rows.filter(({ deleted }) => !deleted);
-    const isNamed = version !== undefined && version !== latest;
-    const chosen = isNamed ? [pickVersion(subject, rows, version, false)] : undefined;
-    if (level === "NONE") return [];
-    const compared = chosen ?? (version === latest ? live.slice(-1) : versionsToCompare(level, live));
-    return findIncompatibilities({ ...schema, imports }, await linkVersions(view, compared), level);
+    if (version === undefined) return findBreaks(view, resolved, versionsToCompare(level, live), level);
+    const compared = version === latest ? live.slice(-1) : [pickVersion(subject, rows, version, false)];
+    return findBreaks(view, resolved, compared, level);
   });
 }

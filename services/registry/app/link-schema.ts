@@ -6,7 +6,7 @@ import { readSchema } from "../domain/read-schema.ts";
 import type { ReadSchema, Reference, SchemaInput } from "../domain/schema.ts";
 import { invalidSchema } from "../domain/schema-fault.ts";
 import { assertSubject } from "../domain/subject.ts";
-import type { ImportedFile, RegistryView, VersionRow } from "../store/registry-store.ts";
+import type { RegistryView, VersionRow } from "../store/registry-store.ts";
 import { latestOf } from "./find-version.ts";
 
 /** A schema that was read with what its references stand for. */
@@ -16,6 +16,10 @@ export interface ResolvedSchema {
   /** The ids of the schemas that it refers to, in the order of its references. */
   readonly referencedIds: readonly number[];
 }
+
+/** The descriptors of all that a schema imports, together. */
+const maxImportedBytes = 8 * 1024 * 1024;
+const maxImports = 500;
 
 /**
  * Finds what a schema refers to, and reads it.
@@ -30,15 +34,8 @@ export async function resolveSchema(view: RegistryView, input: SchemaInput): Pro
     references.push({ ...reference, version: row.version });
     referencedIds.push(row.schemaId);
   }
-  const direct = await view.schemas(referencedIds);
-  const imports = toImports([
-    ...references.map(({ name }, index) => ({
-      name,
-      schemaId: referencedIds[index] ?? 0,
-      descriptor: direct.find(({ schemaId }) => schemaId === referencedIds[index])?.descriptor,
-    })),
-    ...(await view.imports(referencedIds)),
-  ]);
+  const direct = references.map(({ name }, index) => ({ name, schemaId: referencedIds[index] ?? 0 }));
+  const imports = await loadImports(view, direct, referencedIds);
   return { schema: readSchema({ ...input, references }, imports), imports, referencedIds };
 }
 
@@ -50,29 +47,40 @@ async function findReferenced(view: RegistryView, { name, subject, version }: Re
   return row;
 }
 
-/** Versions with what each imports, in the order given. */
-export async function linkVersions(view: RegistryView, rows: readonly VersionRow[]): Promise<readonly LinkedVersion[]> {
-  const ids = rows.map(({ schemaId }) => schemaId);
-  const schemas = new Map((await view.schemas(ids)).map((schema) => [schema.schemaId, schema]));
-  const imported = await view.imports(ids);
-  return rows.map(({ version, schemaId }) => {
-    const schema = schemas.get(schemaId);
-    if (schema === undefined) throw new Error("a version whose schema is not there");
-    const imports = toImports(imported.filter(({ rootId }) => rootId === schemaId));
-    return { version, type: schema.type, descriptor: schema.descriptor, imports };
-  });
+/** A version with what it imports. */
+export async function linkVersion(view: RegistryView, { version, schemaId }: VersionRow): Promise<LinkedVersion> {
+  const [schema] = await view.schemas([schemaId]);
+  if (schema === undefined) throw new Error("a version whose schema is not there");
+  const imports = await loadImports(view, [], [schemaId]);
+  return { version, type: schema.type, descriptor: schema.descriptor, imports };
 }
 
-function toImports(files: readonly Omit<ImportedFile, "rootId">[]): Imports {
-  const imports = new Map<string, FileDescriptorProto>();
+/** Files by the paths of their imports: those that are named, and all that schemas import. */
+async function loadImports(
+  view: RegistryView,
+  named: readonly { readonly name: string; readonly schemaId: number }[],
+  schemaIds: readonly number[],
+): Promise<Imports> {
+  const imported = await view.imports(schemaIds, maxImports + 1);
+  const bytes = imported.reduce((sum, file) => sum + file.bytes, 0);
+  if (imported.length > maxImports || bytes > maxImportedBytes) {
+    throw invalidSchema(
+      `it imports more than ${maxImports} files, or more than ${maxImportedBytes} bytes of descriptors`,
+    );
+  }
   const ids = new Map<string, number>();
-  for (const { name, schemaId, descriptor } of files) {
-    const other = ids.get(name);
-    if (other !== undefined && other !== schemaId) {
+  for (const { name, schemaId } of [...named, ...imported]) {
+    const other = ids.get(name) ?? schemaId;
+    if (other !== schemaId) {
       throw invalidSchema(`${name} is imported twice, as schema ${other} and as schema ${schemaId}`);
     }
     ids.set(name, schemaId);
-    if (descriptor === undefined || imports.has(name)) continue;
+  }
+  const descriptors = await view.descriptors([...new Set(ids.values())]);
+  const imports = new Map<string, FileDescriptorProto>();
+  for (const [name, schemaId] of ids) {
+    const descriptor = descriptors.get(schemaId);
+    if (descriptor === undefined) continue;
     const file = fromBinary(FileDescriptorProtoSchema, descriptor);
     // Whoever imports it knows it by that path.
     file.name = name;

@@ -1,15 +1,16 @@
 import { AppError } from "../../runtime/errors/app-error.ts";
 import { fromUuid } from "../../runtime/ids/id.ts";
-import type { Compatibility } from "../domain/compatibility/level.ts";
 import { versionsToCompare } from "../domain/compatibility/level.ts";
-import { findIncompatibilities, incompatible } from "../domain/incompatible.ts";
+import { incompatible } from "../domain/incompatible.ts";
 import type { SchemaInput } from "../domain/schema.ts";
+import { invalidSchema } from "../domain/schema-fault.ts";
 import { assertWritable, effectiveSettings } from "../domain/settings.ts";
 import { assertSubject } from "../domain/subject.ts";
 import type { RegistryChange, VersionRow } from "../store/registry-store.ts";
 import type { RegistryDeps } from "./deps.ts";
+import { findBreaks } from "./find-breaks.ts";
 import { type FoundVersion, schemaOf } from "./find-version.ts";
-import { linkVersions, type ResolvedSchema, resolveSchema } from "./link-schema.ts";
+import { resolveSchema } from "./link-schema.ts";
 
 /** Leave to break who holds to earlier versions. */
 export interface Force {
@@ -39,8 +40,10 @@ export async function registerSchema(
     subject_versions: await limits.get(org, "subject_versions"),
   };
   return store.change(orgId, subject, async (change) => {
-    await change.hold(input.references);
     const resolved = await resolveSchema(change, input);
+    if (!(await change.hold(resolved.schema.references))) {
+      throw invalidSchema("a version that it refers to was deleted at the same time");
+    }
     const rows = await change.versions(subject);
     const live = rows.filter(({ deleted }) => !deleted);
     const knownId = await change.schemaIdOf(resolved.schema.digest);
@@ -51,7 +54,9 @@ export async function registerSchema(
     assertWritable(subject, settings);
     await assertRoom(change, org, rows, allowed);
     if (force === undefined) {
-      await assertFollows(change, subject, resolved, live, effectiveSettings(settings).compatibility);
+      const { compatibility } = effectiveSettings(settings);
+      const findings = await findBreaks(change, resolved, versionsToCompare(compatibility, live), compatibility);
+      if (findings.length > 0) throw incompatible(subject, findings);
     } else await force.onForced();
     const schemaId = await change.addSchema(resolved.schema, resolved.referencedIds);
     const version = (rows.at(-1)?.version ?? 0) + 1;
@@ -59,19 +64,6 @@ export async function registerSchema(
     await change.addVersion(row);
     return { row, schema: await schemaOf(change, row) };
   });
-}
-
-async function assertFollows(
-  change: RegistryChange,
-  subject: string,
-  { schema, imports }: ResolvedSchema,
-  live: readonly VersionRow[],
-  level: Compatibility,
-): Promise<void> {
-  if (level === "NONE") return;
-  const versions = await linkVersions(change, versionsToCompare(level, live));
-  const findings = findIncompatibilities({ ...schema, imports }, versions, level);
-  if (findings.length > 0) throw incompatible(subject, findings);
 }
 
 const descriptions = {

@@ -24,45 +24,27 @@ export interface VersionFinding extends Finding {
   readonly version: number;
 }
 
-/** Findings that are told. */
-const maxFindings = 100;
+/** Says why a schema cannot follow a version; nothing if it can. */
+export type Comparer = (version: LinkedVersion) => readonly VersionFinding[];
 
 /**
- * Why a schema cannot follow versions under a level that is not NONE; empty if
- * it can. Languages but Protobuf are not compared, so nothing of theirs can
- * follow anything.
+ * Compares a schema with versions under a level that is not NONE. Languages but
+ * Protobuf are not compared, so nothing of theirs can follow anything.
  */
-export function findIncompatibilities(
-  schema: LinkedSchema,
-  versions: readonly LinkedVersion[],
-  level: Exclude<Compatibility, "NONE">,
-): readonly VersionFinding[] {
-  const findings: VersionFinding[] = [];
+export function createComparer(schema: LinkedSchema, level: Exclude<Compatibility, "NONE">): Comparer {
   const next = schema.type === "PROTOBUF" ? toProtobuf(schema) : undefined;
-  for (const version of versions) {
-    findings.push(
-      ...compare(schema, next, version, level).map((finding) => ({ ...finding, version: version.version })),
-    );
-    if (findings.length >= maxFindings) break;
-  }
-  return findings.slice(0, maxFindings);
-}
-
-function compare(
-  schema: LinkedSchema,
-  next: ProtobufVersion | undefined,
-  previous: LinkedVersion,
-  level: Compatibility,
-): readonly Finding[] {
   const whole = { file: "", typeName: "", member: "" };
-  if (schema.type !== previous.type) {
-    return [{ ...whole, rule: "SCHEMA_SAME_TYPE", detail: `the schema was ${previous.type} and is ${schema.type}` }];
-  }
-  if (next === undefined) {
-    const detail = `${schema.type} schemas are not compared: an admin sets the subject's compatibility to NONE`;
-    return [{ ...whole, rule: "SCHEMA_TYPE_NOT_COMPARED", detail }];
-  }
-  return compareProtobuf(toProtobuf(previous), next, directionsOf(level));
+  const compare = (previous: LinkedVersion): readonly Finding[] => {
+    if (schema.type !== previous.type) {
+      return [{ ...whole, rule: "SCHEMA_SAME_TYPE", detail: `the schema was ${previous.type} and is ${schema.type}` }];
+    }
+    if (next === undefined) {
+      const detail = `${schema.type} schemas are not compared: an admin sets the subject's compatibility to NONE`;
+      return [{ ...whole, rule: "SCHEMA_TYPE_NOT_COMPARED", detail }];
+    }
+    return compareProtobuf(toProtobuf(previous), next, directionsOf(level));
+  };
+  return (version) => compare(version).map((finding) => ({ ...finding, version: version.version }));
 }
 
 function toProtobuf({ descriptor, imports }: LinkedSchema): ProtobufVersion {

@@ -12,7 +12,7 @@ import type { SettingsPatch } from "../app/settings.ts";
 import type { Compatibility as Level } from "../domain/compatibility/level.ts";
 import { describeVersionFinding, type VersionFinding } from "../domain/incompatible.ts";
 import type { SchemaInput, SchemaType as Type } from "../domain/schema.ts";
-import type { OwnSettings, RegistryMode as Mode } from "../domain/settings.ts";
+import type { RegistryMode as Mode, OwnSettings } from "../domain/settings.ts";
 import type { Presence, StoredSchema } from "../store/registry-store.ts";
 
 const types: Readonly<Record<Type, SchemaType>> = {

@@ -39,17 +39,20 @@ class PostgresRegistryChange extends PostgresRegistryView implements RegistryCha
     this.#orgId = orgId;
   }
 
-  async hold(references: readonly Reference[]): Promise<void> {
-    if (references.length === 0) return;
+  async hold(references: readonly Reference[]): Promise<boolean> {
+    const wanted = new Map(references.map(({ subject, version }) => [`${version} ${subject}`, { subject, version }]));
+    if (wanted.size === 0) return true;
     // In one order, so that two transactions never wait for each other.
-    await this.#transaction
+    const held = await this.#transaction
       .selectFrom("subject_version")
       .select("version")
-      .where((where) => where.or(references.map(({ subject, version }) => where.and({ subject, version }))))
+      .where((where) => where.or([...wanted.values()].map((one) => where.and(one))))
+      .where("deleted", "=", false)
       .orderBy("subject")
       .orderBy("version")
       .forShare()
       .execute();
+    return held.length === wanted.size;
   }
 
   async addSchema(schema: ReadSchema, referencedIds: readonly number[]): Promise<number> {

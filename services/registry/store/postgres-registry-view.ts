@@ -84,23 +84,27 @@ export class PostgresRegistryView implements RegistryView {
     return row?.schema_id;
   }
 
-  async imports(schemaIds: readonly number[]): Promise<readonly ImportedFile[]> {
+  async imports(schemaIds: readonly number[], limit: number): Promise<readonly ImportedFile[]> {
     if (schemaIds.length === 0) return [];
-    const { rows } = await sql<{ root_id: number; name: string; schema_id: number; descriptor: Uint8Array | null }>`
-      with recursive closure (root_id, name, schema_id) as (
-        select schema_id, name, referenced_id from schema_reference where schema_id = any(${[...schemaIds]}::integer[])
+    const { rows } = await sql<{ name: string; schema_id: number; bytes: number }>`
+      with recursive closure (name, schema_id) as (
+        select name, referenced_id from schema_reference where schema_id = any(${[...schemaIds]}::integer[])
         union
-        select c.root_id, r.name, r.referenced_id from closure c join schema_reference r on r.schema_id = c.schema_id
+        select r.name, r.referenced_id from closure c join schema_reference r on r.schema_id = c.schema_id
       )
-      select c.root_id, c.name, s.schema_id, s.descriptor from closure c join schema s using (schema_id)`.execute(
-      this.#transaction,
-    );
-    return rows.map((row) => ({
-      rootId: row.root_id,
-      name: row.name,
-      schemaId: row.schema_id,
-      descriptor: row.descriptor ?? undefined,
-    }));
+      select c.name, s.schema_id, coalesce(octet_length(s.descriptor), 0) as bytes
+        from closure c join schema s using (schema_id) limit ${limit}`.execute(this.#transaction);
+    return rows.map(({ name, schema_id, bytes }) => ({ name, schemaId: schema_id, bytes }));
+  }
+
+  async descriptors(schemaIds: readonly number[]): Promise<ReadonlyMap<number, Uint8Array>> {
+    if (schemaIds.length === 0) return new Map();
+    const rows = await this.#transaction
+      .selectFrom("schema")
+      .select(["schema_id", "descriptor"])
+      .where("schema_id", "in", schemaIds)
+      .execute();
+    return new Map(rows.flatMap((row) => (row.descriptor === null ? [] : [[row.schema_id, row.descriptor] as const])));
   }
 
   async usages(schemaId: number, limit: number): Promise<readonly VersionRow[]> {

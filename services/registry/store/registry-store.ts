@@ -21,14 +21,14 @@ export interface VersionRow {
   readonly forcedReason: string;
 }
 
-/** A file that a schema imports, at whatever distance. */
+/** A file that schemas import, themselves or through others. */
 export interface ImportedFile {
-  /** The schema that it is imported by, in the end. */
-  readonly rootId: number;
   /** The path of the import. */
   readonly name: string;
+  /** The schema that stands for it. */
   readonly schemaId: number;
-  readonly descriptor: Uint8Array | undefined;
+  /** The size of its descriptor. */
+  readonly bytes: number;
 }
 
 /** Which subjects, or versions, by whether they are deleted. */
@@ -50,8 +50,10 @@ export interface RegistryView {
   schemas(schemaIds: readonly number[]): Promise<readonly StoredSchema[]>;
   /** The id of a schema by its digest, also if no version has it now. */
   schemaIdOf(digest: Uint8Array): Promise<number | undefined>;
-  /** All that schemas import, themselves or through others. */
-  imports(schemaIds: readonly number[]): Promise<readonly ImportedFile[]>;
+  /** What schemas import, themselves or through others; at most `limit`. */
+  imports(schemaIds: readonly number[], limit: number): Promise<readonly ImportedFile[]>;
+  /** The `FileDescriptorProto`s of schemas by their ids, also of those that no version has; without those that have none. */
+  descriptors(schemaIds: readonly number[]): Promise<ReadonlyMap<number, Uint8Array>>;
   /** The versions that a schema is, by subject and number; at most `limit`. */
   usages(schemaId: number, limit: number): Promise<readonly VersionRow[]>;
   /** The ids of live schemas that refer to a version, ascending; at most `limit`. */
@@ -62,8 +64,8 @@ export interface RegistryView {
 
 /** What is changed within one transaction that has the subject for itself. */
 export interface RegistryChange extends RegistryView {
-  /** Keeps versions of other subjects from being deleted until the transaction ends. */
-  hold(references: readonly Reference[]): Promise<void>;
+  /** Keeps versions from being deleted until the transaction ends. False if one is deleted, or is not there. */
+  hold(references: readonly Reference[]): Promise<boolean>;
   /** Stores a schema, or finds the one with its digest. */
   addSchema(schema: ReadSchema, referencedIds: readonly number[]): Promise<number>;
   addVersion(row: Omit<VersionRow, "deleted">): Promise<void>;

@@ -9,8 +9,9 @@ export function compareEnum(previous: DescEnum, next: DescEnum): readonly Findin
   };
   const isReserved = (number: number): boolean =>
     next.proto.reservedRange.some(({ start, end }) => number >= start && number <= end);
+  const namesOf = Map.groupBy(next.values, ({ number }) => number);
   for (const { number, name } of previous.values) {
-    const names = next.values.filter((value) => value.number === number).map((value) => value.name);
+    const names = (namesOf.get(number) ?? []).map((value) => value.name);
     const member = `value ${number} (${name})`;
     if (names.length === 0 && !isReserved(number)) {
       found(

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { afterAll, describe, expect, test } from "vitest";
-import { findIncompatibilities } from "../incompatible.ts";
+import { createComparer } from "../incompatible.ts";
 import { compileProtobuf } from "../protobuf/compile-protobuf.ts";
 import { type Compatibility, directionsOf, versionsToCompare } from "./level.ts";
 
@@ -15,7 +15,7 @@ function rulesOf(previous: string, next: string, level: Exclude<Compatibility, "
     descriptor: compileProtobuf(text, new Map(), false).descriptor,
     imports: new Map(),
   });
-  return findIncompatibilities(link(next), [{ ...link(previous), version: 1 }], level).map(({ rule }) => rule);
+  return createComparer(link(next), level)({ ...link(previous), version: 1 }).map(({ rule }) => rule);
 }
 
 interface Case {

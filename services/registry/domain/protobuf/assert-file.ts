@@ -3,10 +3,10 @@ import {
   type DescriptorProto,
   type EnumDescriptorProto,
   type FieldDescriptorProto,
-  FieldDescriptorProto_Label as Label,
-  FieldDescriptorProto_Type as Type,
   FieldDescriptorProtoSchema,
   type FileDescriptorProto,
+  FieldDescriptorProto_Label as Label,
+  FieldDescriptorProto_Type as Type,
 } from "@bufbuild/protobuf/wkt";
 import type { AppError } from "../../../runtime/errors/app-error.ts";
 import { invalidSchema } from "../schema-fault.ts";
@@ -28,6 +28,8 @@ export function assertFile(file: FileDescriptorProto): void {
   if (!["", "proto2", "proto3", "editions"].includes(file.syntax)) {
     throw invalidSchema(`syntax ${JSON.stringify(file.syntax)} is not understood`);
   }
+  assertPackage(file.package);
+  if (file.dependency.length > maxImports) throw invalidSchema(`it imports more than ${maxImports} files`);
   const context = { syntax: file.syntax, names: new Names() };
   for (const message of file.messageType) assertMessage(message, file.package, context);
   for (const declared of file.enumType) assertEnum(declared, file.package, context);
@@ -43,6 +45,13 @@ interface Context {
   readonly names: Names;
 }
 
+const maxImports = 500;
+/** Messages, fields, values and the like of one file: comparing and printing take time by their square. */
+const maxNames = 20_000;
+/** Of one message or enum, ranges as well as names. */
+const maxReserved = 1_000;
+const maxNameLength = 512;
+
 /** The full names of a file, each there once. */
 class Names {
   readonly #seen = new Set<string>();
@@ -51,14 +60,23 @@ class Names {
     if (!identifier.test(name)) throw invalidSchema(`${scope}: ${JSON.stringify(name.slice(0, 100))} is no name`);
     const full = join(scope, name);
     if (this.#seen.has(full)) throw invalidSchema(`${full} is declared twice`);
+    if (full.length > maxNameLength) throw invalidSchema(`a full name has at most ${maxNameLength} characters`);
+    if (this.#seen.size >= maxNames) throw invalidSchema(`it declares more than ${maxNames} names`);
     this.#seen.add(full);
     return full;
   }
 }
 
+function assertPackage(name: string): void {
+  if (name === "") return;
+  const isName = name.length <= maxNameLength && name.split(".").every((part) => identifier.test(part));
+  if (!isName) throw invalidSchema(`${JSON.stringify(name.slice(0, 100))} is no name of a package`);
+}
+
 function assertMessage(message: DescriptorProto, scope: string, context: Context): void {
   const name = context.names.add(scope, message.name);
   const fault = (text: string): AppError => invalidSchema(`message ${name}: ${text}`);
+  assertReservedCount(message.reservedRange.length + message.extensionRange.length, message.reservedName.length, fault);
   const numbers = new Map<number, string>();
   for (const field of message.field) {
     assertField(field, context.names.add(name, field.name), context);
@@ -74,10 +92,10 @@ function assertMessage(message: DescriptorProto, scope: string, context: Context
     if (isInOneof(field) && message.oneofDecl[field.oneofIndex] === undefined)
       throw fault(`field ${field.name} is of a oneof that is not there`);
   }
+  const filled = new Set(message.field.filter(isInOneof).map(({ oneofIndex }) => oneofIndex));
   for (const [index, oneof] of message.oneofDecl.entries()) {
     context.names.add(name, oneof.name);
-    const hasField = message.field.some((field) => isInOneof(field) && field.oneofIndex === index);
-    if (!hasField) throw fault(`oneof ${oneof.name} has no field`);
+    if (!filled.has(index)) throw fault(`oneof ${oneof.name} has no field`);
   }
   assertApart([...message.reservedRange, ...message.extensionRange], fault);
   if (context.syntax === "proto3" && message.extensionRange.length > 0) throw fault("proto3 has no extension ranges");
@@ -112,6 +130,7 @@ function assertEnum(declared: EnumDescriptorProto, scope: string, context: Conte
   const [first] = declared.value;
   if (first === undefined) throw fault("has no value");
   if (context.syntax === "proto3" && first.number !== 0) throw fault("the first value of proto3 is zero");
+  assertReservedCount(declared.reservedRange.length, declared.reservedName.length, fault);
   const numbers = new Map<number, string>();
   for (const value of declared.value) {
     // As in C++, values are names of the scope around the enum.
@@ -130,6 +149,10 @@ function assertEnum(declared: EnumDescriptorProto, scope: string, context: Conte
     declared.reservedRange.map(({ start, end }) => ({ start, end: end + 1 })),
     fault,
   );
+}
+
+function assertReservedCount(ranges: number, names: number, fault: (text: string) => AppError): void {
+  if (ranges > maxReserved || names > maxReserved) throw fault(`at most ${maxReserved} ranges and names are reserved`);
 }
 
 /** Ranges, their ends excluded, share no number. */

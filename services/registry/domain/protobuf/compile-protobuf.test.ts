@@ -289,6 +289,28 @@ test("what is nested too deep, or is no schema at all, is refused and not run in
   }
 });
 
+const many = (count: number, make: (index: number) => string): string =>
+  Array.from({ length: count }, (_, i) => make(i)).join("");
+const proto3 = (body: string): string => `syntax = "proto3";${body}`;
+
+test.each([
+  [
+    "fields",
+    proto3(`message M {${many(30_000, (i) => `optional int32 a${i} = ${i + 20_000};`)}}`),
+    /more than 20000 names/,
+  ],
+  ["values", proto3(`enum E {${many(50_000, (i) => `A${i} = ${i};`)}}`), /more than 20000 names/],
+  ["reserved ranges", proto3(`message M {reserved ${many(80_000, (i) => `${2 * i + 1},`)}9;}`), /at most 1000 ranges/],
+  ["imports", proto3(many(40_000, (i) => `import "${i}.proto";`)), /imports at most 500/],
+  ["parts of a package", proto3(`package a${".a".repeat(200_000)};`), /has at most 512 characters/],
+  ["parts of a type's name", proto3(`message M { a${".a".repeat(200_000)} a = 1; }`), /has at most 512 characters/],
+  ["braces in an option", proto3(`option (a) = ${"{".repeat(400_000)}`), /expected "}"/],
+  ["words", proto3(";".repeat(600_000)), /more than 500000 words/],
+  ["letters of a string", proto3(`option java_package = "${"a".repeat(1_000_000)}`), /a character that no schema has/],
+])("too many %s are refused", (_what, text, words) => {
+  expect(() => compile(text)).toThrow(words);
+});
+
 test("modern proto3 is read as protoc reads it", () => {
   const file = descriptorOf(compile(modern));
   expect(file.messageType[0]?.oneofDecl.map(({ name }) => name)).toEqual(["_a_", "_a", "X_x", "_self"]);

@@ -1,8 +1,8 @@
 import {
   type DescriptorProto,
   type FieldDescriptorProto,
-  FieldDescriptorProto_Type as Type,
   type FileDescriptorProto,
+  FieldDescriptorProto_Type as Type,
 } from "@bufbuild/protobuf/wkt";
 import { invalidSchema } from "../schema-fault.ts";
 import { join, resolveName, type SymbolKind, symbolsOf, visibleFiles } from "./type-index.ts";

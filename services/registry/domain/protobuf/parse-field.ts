@@ -3,10 +3,10 @@ import {
   type DescriptorProto,
   DescriptorProtoSchema,
   type FieldDescriptorProto,
-  FieldDescriptorProto_Label as Label,
-  FieldDescriptorProto_Type as Type,
   FieldDescriptorProtoSchema,
   FieldOptionsSchema,
+  FieldDescriptorProto_Label as Label,
+  FieldDescriptorProto_Type as Type,
 } from "@bufbuild/protobuf/wkt";
 import { invalidSchema } from "../schema-fault.ts";
 import { escapeBytes, parseOptionList, type RawOption, toOptions } from "./parse-option.ts";

@@ -12,6 +12,8 @@ import { parseService } from "./parse-service.ts";
 import type { Syntax } from "./syntax.ts";
 import { TokenReader } from "./token-reader.ts";
 
+const maxImports = 500;
+
 /**
  * Parses a `.proto` file of proto2, proto3 or edition 2023 into a descriptor
  * without a name, whose types are named as they stand in the text
@@ -69,6 +71,7 @@ function parseElement(reader: TokenReader, file: FileDescriptorProto, syntax: Sy
 
 function parseImport(reader: TokenReader, file: FileDescriptorProto): void {
   const index = file.dependency.length;
+  if (index === maxImports) throw reader.fault(`a file imports at most ${maxImports} others`);
   if (reader.take("public")) file.publicDependency.push(index);
   else if (reader.take("weak")) file.weakDependency.push(index);
   const path = reader.text("the path of a file");

@@ -2,6 +2,8 @@ import type { AppError } from "../../../runtime/errors/app-error.ts";
 import { invalidSchema } from "../schema-fault.ts";
 import { type Token, tokenize } from "./tokenize.ts";
 
+const maxNameLength = 512;
+
 /** Reads the words of a `.proto` file one after the other. What is not as expected is INVALID_SCHEMA with its place. */
 export class TokenReader {
   readonly #tokens: readonly Token[];
@@ -53,7 +55,10 @@ export class TokenReader {
   /** `a.b.c`. */
   dottedName(what: string): string {
     let name = this.identifier(what);
-    while (this.take(".")) name += `.${this.identifier(what)}`;
+    while (this.take(".")) {
+      name += `.${this.identifier(what)}`;
+      if (name.length > maxNameLength) throw this.fault(`${what} has at most ${maxNameLength} characters`);
+    }
     return name;
   }
 
