@@ -66,6 +66,7 @@ export async function startDev(configuration: ServerConfiguration, scope: Proces
   // What was denied is written after those who deny have stopped, and before
   // credentials, which keeps the audit log.
   scope.onStop("audit", () => platform.stop());
-  for (const service of [tools, registry, events, orchestrator, gateway]) scope.onStop(service.name, () => service.stop(graceMs));
+  for (const service of [tools, registry, events, orchestrator, gateway])
+    scope.onStop(service.name, () => service.stop(graceMs));
   return { url: gateway.url, adminUrl: gateway.adminUrl, firstKey: credentials.firstKey?.secret };
 }
