@@ -33,6 +33,14 @@ const unsafe: readonly (readonly [
   ["well-known", { environment: { CADRE_DATABASE_URL: "postgres://x:postgres@127.0.0.1/cadre" } }],
   ["crosses hosts", { environment: { CADRE_DATABASE_URL: "postgres://x:b3ef0d11c6@db.example.com/cadre" } }],
   [
+    "CADRE_KAFKA_BROKERS are reached",
+    { environment: { CADRE_BUS: "kafka", CADRE_KAFKA_BROKERS: "127.0.0.1:9092, kafka.example.com:9092" } },
+  ],
+  [
+    "CADRE_KAFKA_PASSWORD_FILE can be read",
+    { environment: { CADRE_BUS: "kafka", CADRE_KAFKA_BROKERS: "[::1]:9092", CADRE_KAFKA_PASSWORD_FILE: openFile } },
+  ],
+  [
     "there is no TLS",
     {
       environment: {

@@ -38,6 +38,7 @@ const weakPasswords: ReadonlySet<string> = new Set([
 export function findUnsafeSettings(environment: Environment, facts: ProcessFacts): string[] {
   return [
     ...databaseProblems(environment),
+    ...kafkaProblems(environment),
     ...listenerProblems(environment),
     ...meshProblems(environment),
     ...fileProblems(environment),
@@ -60,6 +61,20 @@ function databaseProblems(environment: Environment): string[] {
   const tls = url.searchParams.get("sslmode") ?? "disable";
   if (!isLoopbackHost(url.hostname) && !["verify-full", "verify-ca", "require"].includes(tls)) {
     problems.push("CADRE_DATABASE_URL crosses hosts in plain text: add sslmode=verify-full");
+  }
+  return problems;
+}
+
+function kafkaProblems(environment: Environment): string[] {
+  if (environment.CADRE_BUS !== "kafka") return [];
+  const problems: string[] = [];
+  const hosts = (environment.CADRE_KAFKA_BROKERS ?? "").split(",").map((broker) => broker.trim().replace(/:\d+$/, ""));
+  if (environment.CADRE_KAFKA_TLS !== "true" && !hosts.every(isLoopbackHost)) {
+    problems.push("CADRE_KAFKA_BROKERS are reached across hosts in plain text: set CADRE_KAFKA_TLS=true");
+  }
+  const file = environment.CADRE_KAFKA_PASSWORD_FILE;
+  if (file !== undefined && existsSync(file) && (statSync(file).mode & 0o077) !== 0) {
+    problems.push("CADRE_KAFKA_PASSWORD_FILE can be read by others: chmod 600");
   }
   return problems;
 }
