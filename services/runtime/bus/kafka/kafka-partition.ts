@@ -23,6 +23,8 @@ const maxQueued = 2_000;
 const maxPrepared = 100;
 const maxUncommitted = 500;
 const maxUncommittedMs = 1_000;
+/** A partition without events commits after this; at once would be a request for each few events. */
+const idleCommitMs = 100;
 const maxBackOffMs = 30_000;
 
 /** One partition in this member's hands, from one rebalance to the next. */
@@ -88,8 +90,7 @@ export class KafkaPartition {
     while (!this.#finishing.signal.aborted) {
       const message = this.#queue[this.#head];
       if (message === undefined) {
-        await this.#commit();
-        if (this.#head === this.#queue.length) await this.#woken();
+        if (!(await this.#woken())) await this.#commit();
         continue;
       }
       try {
@@ -148,11 +149,15 @@ export class KafkaPartition {
     this.#committedAtMs = performance.now();
   }
 
-  #woken(): Promise<void> {
-    return new Promise((resolve) => {
-      if (this.#finishing.signal.aborted) resolve();
-      else this.#rouse = resolve;
-    });
+  /** Waits for events; false if none came for long enough to commit what was acknowledged. */
+  async #woken(): Promise<boolean> {
+    if (this.#finishing.signal.aborted) return true;
+    const { promise, resolve } = Promise.withResolvers<boolean>();
+    this.#rouse = () => resolve(true);
+    const timer = this.#uncommitted === 0 ? undefined : setTimeout(resolve, idleCommitMs, false);
+    const isWoken = await promise;
+    clearTimeout(timer);
+    return isWoken;
   }
 
   #toEvent(message: KafkaMessage): ReceivedEvent {
