@@ -107,19 +107,14 @@ async function push(directory: string, flags: PushFlags) {
     printNotice("Nothing was registered. An admin can force it: --force --reason '…'");
     return exitCode.failed;
   }
-  const known = new Set(comparisons.filter(({ state }) => state.kind === "same").map(({ subject }) => subject));
+  const unchanged = comparisons.filter(({ state }) => state.kind === "same").length;
   const registered: SubjectVersion[] = [];
-  let unchanged = 0;
-  for await (const { version } of pushContracts(cadre, files, subjectsOf, flags.reason)) {
-    if (known.has(version.subject)) unchanged += 1;
-    else {
-      registered.push(version);
-      if (flags.json !== true) printLine(`${version.subject}: version ${version.version}, id ${version.schemaId}`);
-    }
+  for await (const version of pushContracts(cadre, comparisons, subjectsOf, flags.reason)) {
+    registered.push(version);
+    if (flags.json !== true) printLine(`${version.subject}: version ${version.version}, id ${version.schemaId}`);
   }
-  if (flags.json === true) {
-    printJson({ registered: registered.map(toSummary), unchanged });
-  } else printNotice(`${registered.length} registered, ${unchanged} as they were.`);
+  if (flags.json === true) printJson({ registered: registered.map(toSummary), unchanged });
+  else printNotice(`${registered.length} registered, ${unchanged} as they were.`);
   return exitCode.done;
 }
 
