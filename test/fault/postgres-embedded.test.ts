@@ -113,7 +113,7 @@ describe("the embedded PostgreSQL on an existing directory", { timeout: 60_000 }
       "UTC",
       "127.0.0.1",
       "128MB",
-      "100",
+      "200",
     ]);
     const [version] = await query<{ version: string }>(
       first.url,

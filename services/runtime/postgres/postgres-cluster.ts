@@ -29,7 +29,8 @@ const secretsFile = "cadre.json";
 const settings: Readonly<Record<string, string>> = {
   listen_addresses: "127.0.0.1",
   unix_socket_directories: "",
-  max_connections: "100",
+  // The pools of a mesh on one machine, all of them full, are a few more than 100.
+  max_connections: "200",
   shared_buffers: "128MB",
   work_mem: "8MB",
   maintenance_work_mem: "64MB",
