@@ -2,19 +2,12 @@ import { execFileSync, spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { clearField, clone, fromBinary, type Message, toBinary, toJson } from "@bufbuild/protobuf";
-import {
-  type DescriptorProto,
-  type EnumDescriptorProto,
-  FieldDescriptorProtoSchema,
-  type FileDescriptorProto,
-  FileDescriptorProtoSchema,
-  FileDescriptorSetSchema,
-} from "@bufbuild/protobuf/wkt";
+import { fromBinary, type JsonObject, toBinary, toJson } from "@bufbuild/protobuf";
+import { type FileDescriptorProto, FileDescriptorProtoSchema, FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { AppError } from "../../../runtime/errors/app-error.ts";
 import { compileProtobuf } from "./compile-protobuf.ts";
-import { defaultJsonName } from "./json-name.ts";
+import { optionsOf } from "./walk-options.ts";
 
 const maxBuffer = 64 * 1024 * 1024;
 const directory = mkdtempSync(join(tmpdir(), "cadre-registry-"));
@@ -36,47 +29,18 @@ function descriptorOf(compiled: { readonly descriptor: Uint8Array }): FileDescri
   return fromBinary(FileDescriptorProtoSchema, compiled.descriptor);
 }
 
-/** A file as JSON without options that only an interpreter of extensions can spell, and what has a default spelling. */
-function comparable(file: FileDescriptorProto): unknown {
-  const copy = clone(FileDescriptorProtoSchema, file);
-  clearField(copy, FileDescriptorProtoSchema.field.name);
-  clearField(copy, FileDescriptorProtoSchema.field.sourceCodeInfo);
-  const strip = (element: { options?: (Message & { uninterpretedOption: unknown[] }) | undefined }): void => {
-    const { options } = element;
-    if (options === undefined) return;
-    options.uninterpretedOption = [];
-    delete options.$unknown;
-    if (Object.keys(options).filter((key) => key !== "$typeName" && key !== "uninterpretedOption").length === 0) {
-      element.options = undefined;
-    }
+/** A file as JSON without what has a default spelling; options of extensions as their bytes. */
+function comparable(file: FileDescriptorProto, imports: readonly FileDescriptorProto[] = []): unknown {
+  const base64 = Buffer.from(toBinary(FileDescriptorProtoSchema, file)).toString("base64");
+  const canonical = fromBinary(FileDescriptorProtoSchema, compile(base64, imports).content);
+  return {
+    ...(toJson(FileDescriptorProtoSchema, canonical) as JsonObject),
+    extensions: optionsOf(canonical).map(({ options, scope }) => [
+      scope,
+      (options.$unknown ?? []).map(({ no, data }) => [no, Buffer.from(data).toString("hex")]),
+      options.uninterpretedOption.length,
+    ]),
   };
-  const stripEnum = (declared: EnumDescriptorProto): void => {
-    strip(declared as never);
-    for (const value of declared.value) strip(value as never);
-  };
-  const stripMessage = (message: DescriptorProto): void => {
-    strip(message as never);
-    for (const field of [...message.field, ...message.extension]) {
-      strip(field as never);
-      if (field.jsonName === defaultJsonName(field.name)) clearField(field, FieldDescriptorProtoSchema.field.jsonName);
-    }
-    for (const oneof of message.oneofDecl) strip(oneof as never);
-    for (const range of message.extensionRange) strip(range as never);
-    message.enumType.forEach(stripEnum);
-    message.nestedType.forEach(stripMessage);
-  };
-  strip(copy as never);
-  copy.messageType.forEach(stripMessage);
-  copy.enumType.forEach(stripEnum);
-  for (const field of copy.extension) {
-    strip(field as never);
-    if (field.jsonName === defaultJsonName(field.name)) clearField(field, FieldDescriptorProtoSchema.field.jsonName);
-  }
-  for (const service of copy.service) {
-    strip(service as never);
-    for (const method of service.method) strip(method as never);
-  }
-  return JSON.parse(JSON.stringify(toJson(FileDescriptorProtoSchema, copy)).replaceAll('"options":{},', ""));
 }
 
 describe("beside buf, over all contracts of this repository", () => {
@@ -95,12 +59,15 @@ describe("beside buf, over all contracts of this repository", () => {
     }
   });
 
-  test("the text gives the descriptor that buf makes", () => {
+  test("the text is the schema that the descriptor of buf is, with all options of extensions", () => {
     const read = files.filter(({ name }) => texts.has(name));
     expect(read.length).toBeGreaterThan(20);
     for (const file of read) {
-      const ours = descriptorOf(compile(texts.get(file.name) ?? "", files));
-      expect(comparable(ours), file.name).toEqual(comparable(file));
+      const ours = compile(texts.get(file.name) ?? "", files);
+      const theirs = compile(Buffer.from(toBinary(FileDescriptorProtoSchema, file)).toString("base64"), files);
+      expect(comparable(descriptorOf(ours), files), file.name).toEqual(comparable(file, files));
+      expect(Buffer.from(ours.content).equals(theirs.content), file.name).toBe(true);
+      expect(optionsOf(descriptorOf(ours)).filter(({ options }) => options.uninterpretedOption.length > 0)).toEqual([]);
     }
   });
 
@@ -108,7 +75,7 @@ describe("beside buf, over all contracts of this repository", () => {
     for (const file of files.filter(({ name }) => texts.has(name))) {
       const base64 = Buffer.from(toBinary(FileDescriptorProtoSchema, file)).toString("base64");
       const again = descriptorOf(compile(compile(base64, files).text, files));
-      expect(comparable(again), file.name).toEqual(comparable(file));
+      expect(comparable(again, files), file.name).toEqual(comparable(file, files));
     }
     const tool = files.find(({ name }) => name === "cadre/tools/v1/tool.proto");
     if (tool === undefined) throw new Error("no tool.proto");
@@ -200,6 +167,15 @@ test.each(Object.entries({ exotic, edition }))("%s: as buf compiles it, and back
   expect(comparable(descriptorOf(ours))).toEqual(comparable(theirs));
   const printed = compile(Buffer.from(ours.descriptor).toString("base64"));
   expect(Buffer.from(compile(printed.text).content).equals(ours.content)).toBe(true);
+});
+
+test.each([
+  ["a value of another type", "[(hint) = 3]", /option \(hint\) in .*expected a text in quotes/],
+  ["a name that the enum does not have", "[(level) = MIDDLE]", /exotic\.v1\.Level has no value MIDDLE/],
+  ["a part of what has none", "[(hint).x = 3]", /it has no parts/],
+])("an option of an extension is refused: %s", (_what, option, words) => {
+  const body = `message More { optional int32 a = 1 ${option}; }`;
+  expect(() => compile(`${exotic}${body}`)).toThrow(words);
 });
 
 test("layout, comments and the form in which it came make no other schema; content does", () => {

@@ -10,6 +10,7 @@ import {
 } from "@bufbuild/protobuf/wkt";
 import { invalidSchema } from "../schema-fault.ts";
 import { assertFile } from "./assert-file.ts";
+import { canonicalizeOptions, interpretOptions } from "./interpret-options.ts";
 import { defaultJsonName } from "./json-name.ts";
 import { linkFile } from "./link-file.ts";
 import { normalizeFile } from "./normalize-file.ts";
@@ -45,9 +46,13 @@ export function compileProtobuf(schema: string, imports: Imports, normalize: boo
   if (decoded === undefined) linkFile(parsed, fileOf);
   const file = normalize ? normalizeFile(parsed) : parsed;
   assertFile(file);
-  const content = toBinary(FileDescriptorProtoSchema, canonical(file));
-  if (file.name === "") file.name = `schema-${createHash("sha256").update(content).digest("hex").slice(0, 16)}.proto`;
+  // Named after its content, which is not known before its options are.
+  const isNamed = file.name !== "";
+  if (!isNamed) file.name = "schema.proto";
   const registry = createRegistry(file, imports);
+  interpretOptions(file, registry);
+  const content = toBinary(FileDescriptorProtoSchema, canonical(file, registry));
+  if (!isNamed) file.name = `schema-${createHash("sha256").update(content).digest("hex").slice(0, 16)}.proto`;
   const text = decoded === undefined && !normalize ? schema : printFile(file, registry);
   return { text, descriptor: toBinary(FileDescriptorProtoSchema, file), content };
 }
@@ -109,11 +114,12 @@ function decodeDescriptor(schema: string): FileDescriptorProto | undefined {
   return file;
 }
 
-/** A file without what makes no difference: its name, the default names in JSON, comments. */
-function canonical(file: FileDescriptorProto): FileDescriptorProto {
+/** A file without what makes no difference: its name, the default names in JSON, the encoding of options. */
+function canonical(file: FileDescriptorProto, registry: FileRegistry): FileDescriptorProto {
   const copy = clone(FileDescriptorProtoSchema, file);
   const { name, syntax } = FileDescriptorProtoSchema.field;
   clearField(copy, name);
+  canonicalizeOptions(copy, registry);
   if (copy.syntax === "proto2") clearField(copy, syntax);
   const clearJsonName = (field: FieldDescriptorProto): void => {
     if (field.jsonName === defaultJsonName(field.name)) clearField(field, FieldDescriptorProtoSchema.field.jsonName);

@@ -1,6 +1,13 @@
-import { type DescField, type DescMessage, type FileRegistry, getExtension, type Message } from "@bufbuild/protobuf";
+import {
+  type DescField,
+  type DescMessage,
+  type FileRegistry,
+  getExtension,
+  isFieldSet,
+  type Message,
+} from "@bufbuild/protobuf";
 import { isReflectMessage, type ReflectMessage, reflect } from "@bufbuild/protobuf/reflect";
-import type { UninterpretedOption } from "@bufbuild/protobuf/wkt";
+import { type UninterpretedOption, UninterpretedOptionSchema } from "@bufbuild/protobuf/wkt";
 import { quote } from "./parse-option.ts";
 
 type OptionsMessage = Message & { readonly uninterpretedOption: readonly UninterpretedOption[] };
@@ -70,14 +77,20 @@ function printValue(field: Pick<DescField, "enum" | "message">, value: unknown):
 }
 
 function printUninterpreted(option: UninterpretedOption): string {
-  const name = option.name.map(({ namePart, isExtension }) => (isExtension ? `(${namePart})` : namePart)).join(".");
-  return `${name} = ${uninterpretedValue(option)}`;
+  return `${uninterpretedName(option)} = ${uninterpretedValue(option)}`;
 }
 
-function uninterpretedValue(option: UninterpretedOption): string {
-  if (option.aggregateValue !== "") return `{ ${option.aggregateValue} }`;
+/** The name of an option as it is written: `(buf.validate.field).string.pattern`. */
+export function uninterpretedName({ name }: UninterpretedOption): string {
+  return name.map(({ namePart, isExtension }) => (isExtension ? `(${namePart})` : namePart)).join(".");
+}
+
+/** The value of an option as it is written; of a message the words between its braces with them. */
+export function uninterpretedValue(option: UninterpretedOption): string {
+  const { aggregateValue, stringValue } = UninterpretedOptionSchema.field;
+  if (isFieldSet(option, aggregateValue)) return `{ ${option.aggregateValue} }`;
   if (option.identifierValue !== "") return option.identifierValue;
-  if (option.stringValue.byteLength > 0) return quote(Buffer.from(option.stringValue).toString("latin1"));
+  if (isFieldSet(option, stringValue)) return quote(Buffer.from(option.stringValue).toString("latin1"));
   if (option.negativeIntValue !== 0n) return String(option.negativeIntValue);
   if (option.doubleValue !== 0) return String(option.doubleValue);
   return String(option.positiveIntValue);
