@@ -1,17 +1,9 @@
 /**
- * The orchestrator's engine in one process: which roots it owns (sessions, and
- * runs without one), their actors, and how commands find the owner. Invariants:
- *
- * 1. An actor exists only for a root whose shard is owned, at the epoch at
- *    which it is owned; what it writes is refused by the store otherwise.
- * 2. A root in which something is under way has an actor soon after its shard
- *    came; the others get one when they are needed or due, and lose it when idle.
- * 3. A command is answered by the owner or stays in the inbox; the process that
- *    took it never answers in the owner's place.
+ * The orchestrator's engine in one process: which shards it owns, what it
+ * stores by whom, and how commands and new runs find their owner. The roots
+ * themselves are in `roots.ts`, the way between processes in `command-inbox.ts`.
  */
-import { setTimeout as delay } from "node:timers/promises";
-import { fromBinary, toBinary } from "@bufbuild/protobuf";
-import { type Command, type CommandReply, CommandSchema } from "@cadre/gen/cadre/orchestrator/journal/v1/command_pb";
+import type { Command, CommandReply } from "@cadre/gen/cadre/orchestrator/journal/v1/command_pb";
 import { AppError } from "../../runtime/errors/app-error.ts";
 import { newId, toUuid } from "../../runtime/ids/id.ts";
 import type { Database } from "../../runtime/postgres/database.ts";
@@ -22,18 +14,19 @@ import { Committer, type CommitterStatus } from "../store/committer.ts";
 import { type InboxStore, inboxChannel } from "../store/inbox-store.ts";
 import type { OwnershipStore } from "../store/ownership-store.ts";
 import { everySession, noteOf } from "../store/postgres-append-store.ts";
-import type { RootState } from "../store/run-store.ts";
-import { decodeReply } from "./command-reply.ts";
+import { CommandInbox } from "./command-inbox.ts";
 import { DatabaseClock } from "./database-clock.ts";
 import { EventFeed } from "./event-feed.ts";
 import { OpenRunCounts } from "./graph/open-run-counts.ts";
 import { prepareRun, type RunStart } from "./graph/prepare-run.ts";
 import type { PinSources } from "./graph/resolve-pins.ts";
-import { RunActor, type RunActorServices } from "./graph/run-actor.ts";
+import type { RunActorServices } from "./graph/run-actor.ts";
 import { type EndedRun, RunEnds } from "./graph/run-ends.ts";
 import { findAnswer } from "./idempotency.ts";
 import { Ownership } from "./ownership.ts";
-import { type ActorServices, SessionActor } from "./session-actor.ts";
+import { type RootKind, Roots } from "./roots.ts";
+import type { ActorServices } from "./session-actor.ts";
+import { untilAborted } from "./until-aborted.ts";
 import { Waker } from "./waker.ts";
 
 export interface EngineOptions {
@@ -71,54 +64,56 @@ export interface Companion {
   stop(): Promise<void>;
 }
 
-type Actor = SessionActor | RunActor;
-type RootKind = Actor["kind"];
-
 /** How long a stop waits for changes to be stored, in milliseconds. */
 const stopWaitMs = 5_000;
-const inboxPage = 256;
 const sweepMs = 5_000;
-const idleActorMs = 60_000;
-/** How many sessions are loaded at once when shards come. */
-const loadsAtOnce = 8;
-/** How long a session that cannot go on rests before it is read anew, in milliseconds. */
-const reviveMs = 500;
-/** A session whose load failed is tried again that often, in milliseconds. */
-const reloadMs = 2_000;
 
-/** Runs sessions. */
+/** Runs sessions and runs. */
 export class Engine {
   readonly feed = new EventFeed();
   readonly #options: EngineOptions;
-  readonly #services: ActorServices;
-  readonly #runServices: RunActorServices;
   readonly #ownership: Ownership;
   readonly #clock = new DatabaseClock();
   readonly #waker: Waker;
-  readonly #actors = new Map<string, Actor>();
-  readonly #loading = new Map<string, Promise<Actor | undefined>>();
-  readonly #closing = new Map<string, Promise<void>>();
-  readonly #replies = new Map<string, Set<() => void>>();
+  readonly #roots: Roots;
+  readonly #inbox: CommandInbox;
   readonly #stopping = new AbortController();
   readonly #counts: OpenRunCounts;
   readonly #ends = new RunEnds();
   #committer: Committer | undefined;
   #unlisten: (() => Promise<void>)[] = [];
   #sweep: NodeJS.Timeout | undefined;
-  #readingInbox: Promise<void> | undefined;
-  #inboxAgain = false;
   readonly #companions: Companion[] = [];
   #onStored: () => void = () => undefined;
 
   constructor(options: EngineOptions) {
     this.#options = options;
-    this.#services = { ...options.services, accepting: new Map() };
-    this.#runServices = { ...options.services, now: this.#clock.now };
+    const { log } = options.services;
+    this.#roots = new Roots({
+      sessionServices: { ...options.services, accepting: new Map() },
+      runServices: { ...options.services, now: this.#clock.now },
+      committer: () => this.#committer,
+      epochOf: (shard) => this.#ownership.epochOf(shard),
+      stopping: this.stopping,
+      onWake: (atMs) => this.#waker.at(atMs),
+      onEnded: ({ rootId, orgId }, runUuid, ended) => {
+        if (runUuid === rootId) this.#counts.ended(orgId);
+        this.#ends.ended(runUuid, ended);
+      },
+      onDeleted: (sessionUuid) => this.feed.wake(sessionUuid),
+    });
+    this.#inbox = new CommandInbox({
+      inbox: options.inbox,
+      shards: () => this.shards,
+      execute: (rootUuid, command, commandId) => this.#executeWaiting(rootUuid, command, commandId),
+      stopping: this.stopping,
+      log,
+    });
     this.#waker = new Waker({
       runs: options.services.runs,
-      shards: () => [...(this.#ownership.tenure?.shards.keys() ?? [])],
+      shards: () => this.shards,
       now: this.#clock.now,
-      log: options.services.log,
+      log,
       wake: (rootUuid) => this.#wakeRoot(rootUuid),
     });
     this.#counts = new OpenRunCounts((orgUuid, most) => options.services.runs.countOpen(orgUuid, most));
@@ -127,12 +122,12 @@ export class Engine {
       process: options.process,
       leaseMs: options.leaseMs,
       previousAreDead: options.previousWritersAreDead,
-      log: options.services.log,
+      log,
       clock: this.#clock,
       onWriter: (writer) => this.#beginWriter(writer),
       onGained: (shards) => this.#gained(shards),
       onLost: (why) => this.#lost(why),
-      idleOf: (shards) => this.#idleOf(shards),
+      idleOf: (shards) => this.#roots.idleShards(shards),
       onGiveUp: (shards) => this.#giveUp(shards),
     });
   }
@@ -148,7 +143,7 @@ export class Engine {
       ...committer,
       writer: this.#ownership.tenure?.writer,
       shards: this.#ownership.tenure?.shards.size ?? 0,
-      sessions: this.#actors.size,
+      sessions: this.#roots.size,
       readers: this.feed.size,
     };
   }
@@ -194,13 +189,13 @@ export class Engine {
       (note) => this.#committedElsewhere(note),
       () => {
         this.feed.wakeAll();
-        this.#wakeReplies();
+        this.#inbox.lookAgain();
       },
     );
     await listen(
       inboxChannel,
-      () => void this.#readInbox(),
-      () => void this.#readInbox(),
+      () => void this.#inbox.read(),
+      () => void this.#inbox.read(),
     );
     await listen(
       "orchestrator_shards",
@@ -210,10 +205,10 @@ export class Engine {
     await this.#ownership.start();
     for (const companion of this.#companions) await companion.start();
     this.#sweep = setInterval(() => {
-      this.#dropIdle();
+      this.#roots.dropIdle();
       // Notifications are a shortcut: nothing waits for ever because one got lost.
-      void this.#readInbox();
-      this.#wakeReplies();
+      void this.#inbox.read();
+      this.#inbox.lookAgain();
     }, sweepMs);
     services.log.debug({}, "the engine runs");
   }
@@ -228,12 +223,12 @@ export class Engine {
     const committer = this.#committer;
     // A store that does not answer must not keep the process: what is not stored by then goes on elsewhere.
     const late = setTimeout(() => committer?.fence(), stopWaitMs);
-    await this.#closeActors([...this.#actors.keys()]);
+    await this.#roots.closeAll();
     await committer?.drain();
     clearTimeout(late);
     await this.#ownership.stop();
     committer?.fence();
-    this.#wakeReplies();
+    this.#inbox.lookAgain();
   }
 
   /**
@@ -249,7 +244,7 @@ export class Engine {
     const orgUuid = toUuid("org", command.principal?.orgId ?? "");
     for (let tries = 0; tries < 3; tries += 1) {
       if (this.#stopping.signal.aborted) throw new AppError("SHUTTING_DOWN", "the process is shutting down");
-      const actor = await untilAborted(this.#actorOf(rootUuid, kind), signal);
+      const actor = await untilAborted(this.#roots.get(rootUuid, kind), signal);
       if (actor === "elsewhere") break;
       if (actor?.orgUuid !== orgUuid) throw notFound(kind);
       try {
@@ -263,7 +258,7 @@ export class Engine {
     const { sessions, runs } = this.#options.services;
     const known = kind === "session" ? await sessions.find(orgUuid, rootUuid) : await runs.locate(orgUuid, rootUuid);
     if (known === undefined) throw notFound(kind);
-    return await this.#viaInbox(orgUuid, rootUuid, command, signal);
+    return await this.#inbox.send(orgUuid, rootUuid, command, signal);
   }
 
   /**
@@ -288,7 +283,7 @@ export class Engine {
       committer.assertRoom();
       const { accepted, bodies, reply, answered } = await prepareRun(this.#options.pins, start, place.runId, signal);
       if (this.#committer !== committer) continue;
-      const actor = this.#runActor(committer, place.epoch, {
+      const actor = this.#roots.addRun(committer, place.epoch, {
         rootId: place.runUuid,
         orgId: orgUuid,
         shard: shardOf(place.runUuid),
@@ -300,7 +295,7 @@ export class Engine {
         await actor.start(accepted, bodies, answered === undefined ? {} : { answered });
         return reply;
       } catch (error) {
-        void this.#close(place.runUuid, actor);
+        void this.#roots.close(place.runUuid, actor);
         // Somebody with the same key was faster.
         const taken = error instanceof AppError && error.reason === "IDEMPOTENCY_IN_PROGRESS";
         const stored =
@@ -316,7 +311,7 @@ export class Engine {
    * Undefined if it does not run it: read its row, and follow the feed.
    */
   whenEnded(runUuid: string, signal: AbortSignal): Promise<EndedRun | undefined> | undefined {
-    return this.#ends.wait(runUuid, this.#actors.has(runUuid), signal);
+    return this.#ends.wait(runUuid, this.#roots.has(runUuid), signal);
   }
 
   async #assertOpenRuns(orgId: string, orgUuid: string): Promise<void> {
@@ -336,34 +331,6 @@ export class Engine {
     }
   }
 
-  async #viaInbox(orgUuid: string, rootUuid: string, command: Command, signal: AbortSignal): Promise<CommandReply> {
-    const { inbox } = this.#options;
-    const commandId = toUuid("req", newId("req"));
-    let wake: () => void = () => undefined;
-    const note = noteOf(commandId);
-    const woken = (): void => wake();
-    const waiters = this.#replies.get(note) ?? new Set();
-    waiters.add(woken);
-    this.#replies.set(note, waiters);
-    try {
-      await inbox.put(orgUuid, { commandId, rootId: rootUuid, body: toBinary(CommandSchema, command) });
-      // The owner may be this process by now, or nobody yet.
-      void this.#readInbox();
-      for (;;) {
-        const told = new Promise<void>((resolve) => {
-          wake = resolve;
-        });
-        const reply = await inbox.reply(commandId);
-        if (reply !== undefined) return decodeReply(reply);
-        if (this.#stopping.signal.aborted) throw new AppError("SHUTTING_DOWN", "the process is shutting down");
-        await untilAborted(told, signal);
-      }
-    } finally {
-      waiters.delete(woken);
-      if (waiters.size === 0) this.#replies.delete(note);
-    }
-  }
-
   #beginWriter(writer: bigint): void {
     const { services, append, maxQueuedChanges, maxUnrelayedEntries } = this.#options;
     this.#committer = new Committer({
@@ -378,7 +345,7 @@ export class Engine {
       onBatch: () => {
         this.#onStored();
         // Nothing notifies of what is stored where nobody else can be.
-        if (this.#options.alone) this.#wakeReplies();
+        if (this.#options.alone) this.#inbox.lookAgain();
       },
       onFenced: () => this.#ownership.lost("fenced"),
       renewLease: () => this.#ownership.tick(),
@@ -388,49 +355,18 @@ export class Engine {
   }
 
   #gained(shards: ReadonlyMap<number, bigint>): void {
-    const committer = this.#committer;
-    void this.#resume([...shards.keys()], committer);
-    void this.#readInbox();
+    void this.#roots.resume([...shards.keys()], this.#committer);
+    void this.#inbox.read();
     void this.#waker.look();
     for (const companion of this.#companions) companion.onShards();
   }
 
   async #wakeRoot(rootUuid: string): Promise<void> {
     try {
-      const actor = await this.#actorOf(rootUuid, "run");
+      const actor = await this.#roots.get(rootUuid, "run");
       if (actor !== "elsewhere" && actor?.kind === "run") actor.wake();
     } catch (error) {
       this.#options.services.log.warn({ err: error, rootUuid }, "a run that is due cannot be loaded yet");
-    }
-  }
-
-  /** 2: goes on with the runs that are open in shards that came. */
-  async #resume(shards: readonly number[], committer: Committer | undefined): Promise<void> {
-    const { services } = this.#options;
-    for (;;) {
-      if (this.#committer !== committer || this.#stopping.signal.aborted) return;
-      try {
-        const owned = shards.filter((shard) => this.#ownership.epochOf(shard) !== undefined);
-        const open: { readonly uuid: string; readonly kind: RootKind }[] = [];
-        for (const uuid of await services.sessions.listOpen(owned)) open.push({ uuid, kind: "session" });
-        for (const uuid of await services.runs.listRunning(owned)) open.push({ uuid, kind: "run" });
-        const failed: string[] = [];
-        const load = async (): Promise<void> => {
-          for (let root = open.pop(); root !== undefined; root = open.pop()) {
-            try {
-              await this.#actorOf(root.uuid, root.kind);
-            } catch (error) {
-              services.log.error({ err: error, rootUuid: root.uuid }, "an open run cannot be loaded");
-              if (error instanceof AppError && error.reason === "UNAVAILABLE") failed.push(root.uuid);
-            }
-          }
-        };
-        await Promise.all(Array.from({ length: loadsAtOnce }, load));
-        if (failed.length === 0) return;
-      } catch (error) {
-        services.log.warn({ err: error }, "open runs cannot be listed yet");
-      }
-      await new Promise((resolve) => setTimeout(resolve, reloadMs).unref());
     }
   }
 
@@ -438,188 +374,22 @@ export class Engine {
     this.#options.services.log.warn({ why }, "the shards are lost");
     this.#committer?.fence();
     this.#committer = undefined;
-    void this.#closeActors([...this.#actors.keys()]);
-  }
-
-  #idleOf(shards: readonly number[]): readonly number[] {
-    const busy = new Set<number>();
-    for (const actor of this.#actors.values()) if (!actor.idle) busy.add(shardOf(rootUuidOf(actor)));
-    for (const sessionUuid of this.#loading.keys()) busy.add(shardOf(sessionUuid));
-    return shards.filter((shard) => !busy.has(shard));
+    void this.#roots.closeAll();
   }
 
   async #giveUp(shards: readonly number[]): Promise<void> {
-    const given = new Set(shards);
-    const sessions = [...this.#actors.keys()].filter((sessionUuid) => given.has(shardOf(sessionUuid)));
-    await Promise.all(
-      [...this.#loading].filter(([sessionUuid]) => given.has(shardOf(sessionUuid))).map(([, loading]) => loading),
-    );
-    await this.#closeActors(sessions);
+    await this.#roots.giveUp(shards);
     await this.#committer?.drain();
   }
 
-  async #closeActors(sessions: readonly string[]): Promise<void> {
-    await Promise.all(
-      sessions.map(async (sessionUuid) => {
-        const actor = this.#actors.get(sessionUuid);
-        await (actor === undefined ? this.#closing.get(sessionUuid) : this.#close(sessionUuid, actor));
-      }),
-    );
-  }
-
-  /** Drops an actor. The next one of the session waits until it is gone. */
-  #close(sessionUuid: string, actor: Actor): Promise<void> {
-    if (this.#actors.get(sessionUuid) === actor) this.#actors.delete(sessionUuid);
-    const closing = actor.close().finally(() => {
-      if (this.#closing.get(sessionUuid) === closing) this.#closing.delete(sessionUuid);
+  async #executeWaiting(rootUuid: string, command: Command, commandId: string): Promise<void> {
+    const actor = await this.#roots.get(rootUuid, kindOf(command));
+    // A root that is gone: its command is removed with the answered ones, after its caller gave up.
+    if (actor === undefined || actor === "elsewhere") return;
+    // Not waited for: one root's command must not hold up another's.
+    void actor.execute(command, commandId).catch((error: unknown) => {
+      if (!(error instanceof AppError)) this.#options.services.log.error({ err: error }, "a command failed");
     });
-    this.#closing.set(sessionUuid, closing);
-    return closing;
-  }
-
-  async #actorOf(rootUuid: string, kind: RootKind): Promise<Actor | "elsewhere" | undefined> {
-    const known = this.#actors.get(rootUuid);
-    if (known !== undefined) return known;
-    if (this.#ownership.epochOf(shardOf(rootUuid)) === undefined) return "elsewhere";
-    let loading = this.#loading.get(rootUuid);
-    if (loading === undefined) {
-      loading = (kind === "session" ? this.#loadSession(rootUuid) : this.#loadRun(rootUuid)).finally(() =>
-        this.#loading.delete(rootUuid),
-      );
-      this.#loading.set(rootUuid, loading);
-    }
-    const actor = await loading;
-    if (actor !== undefined) return actor;
-    return this.#ownership.epochOf(shardOf(rootUuid)) === undefined ? "elsewhere" : undefined;
-  }
-
-  async #loadSession(sessionUuid: string): Promise<SessionActor | undefined> {
-    await this.#closing.get(sessionUuid);
-    const committer = this.#committer;
-    const epoch = this.#ownership.epochOf(shardOf(sessionUuid));
-    if (committer === undefined || epoch === undefined) return undefined;
-    const state = await this.#services.sessions.load(sessionUuid);
-    if (state === undefined || !this.#isStillOurs(committer, state.session.shard, epoch)) return undefined;
-    const actor: SessionActor = new SessionActor({
-      services: this.#services,
-      committer,
-      epoch,
-      state,
-      onBroken: () => void this.#revive(sessionUuid, actor),
-      onDeleted: () => {
-        this.feed.wake(sessionUuid);
-        void this.#close(sessionUuid, actor);
-      },
-    });
-    this.#actors.set(sessionUuid, actor);
-    try {
-      await actor.resume(committer.writer);
-    } catch (error) {
-      await this.#close(sessionUuid, actor);
-      throw error;
-    }
-    return actor;
-  }
-
-  async #loadRun(rootUuid: string): Promise<RunActor | undefined> {
-    await this.#closing.get(rootUuid);
-    const committer = this.#committer;
-    const epoch = this.#ownership.epochOf(shardOf(rootUuid));
-    if (committer === undefined || epoch === undefined) return undefined;
-    const state = await this.#runServices.runs.load(rootUuid);
-    if (state === undefined || !this.#isStillOurs(committer, state.shard, epoch)) return undefined;
-    const actor = this.#runActor(committer, epoch, state);
-    try {
-      await actor.resume(committer.writer);
-    } catch (error) {
-      // Only a part of it goes on: who tries again begins anew.
-      await this.#close(rootUuid, actor);
-      throw error;
-    }
-    return actor;
-  }
-
-  /** 1: it may have moved while it was read. */
-  #isStillOurs(committer: Committer, shard: number, epoch: bigint): boolean {
-    return this.#committer === committer && this.#ownership.epochOf(shard) === epoch && !this.#stopping.signal.aborted;
-  }
-
-  #runActor(committer: Committer, epoch: bigint, state: RootState): RunActor {
-    const actor: RunActor = new RunActor({
-      services: this.#runServices,
-      committer,
-      epoch,
-      state,
-      onWake: (atMs) => this.#waker.at(atMs),
-      onBroken: () => void this.#revive(state.rootId, actor),
-      onQuiet: () => {
-        // Whatever it waits for finds it in the store.
-        if (this.#actors.get(state.rootId) === actor && !this.#loading.has(state.rootId))
-          void this.#close(state.rootId, actor);
-      },
-      onEnded: (runUuid, ended) => {
-        if (runUuid === state.rootId) this.#counts.ended(state.orgId);
-        this.#ends.ended(runUuid, ended);
-      },
-    });
-    this.#actors.set(state.rootId, actor);
-    return actor;
-  }
-
-  /** Drops an actor that cannot go on, and reads its root anew if it is still ours. */
-  async #revive(rootUuid: string, actor: Actor): Promise<void> {
-    await this.#close(rootUuid, actor);
-    // Whatever broke it may break it again: not as fast as the machine can.
-    await delay(reviveMs, undefined, { ref: false });
-    if (this.#stopping.signal.aborted) return;
-    try {
-      await this.#actorOf(rootUuid, actor.kind);
-    } catch (error) {
-      this.#options.services.log.error({ err: error, rootUuid }, "a session or run cannot be read anew");
-    }
-  }
-
-  #dropIdle(): void {
-    const before = performance.now() - idleActorMs;
-    for (const [rootUuid, actor] of this.#actors) {
-      if (actor.idle && actor.usedMs < before) void this.#close(rootUuid, actor);
-    }
-  }
-
-  /** Executes what waits in the inbox for the shards that are owned. Calls meanwhile share one more look. */
-  #readInbox(): Promise<void> {
-    if (this.#readingInbox !== undefined) {
-      this.#inboxAgain = true;
-      return this.#readingInbox;
-    }
-    this.#readingInbox = this.#inboxOnce()
-      .catch((error: unknown) => {
-        this.#options.services.log.warn({ err: error }, "the inbox cannot be read now");
-      })
-      .finally(() => {
-        this.#readingInbox = undefined;
-        if (this.#inboxAgain && !this.#stopping.signal.aborted) {
-          this.#inboxAgain = false;
-          void this.#readInbox();
-        }
-      });
-    return this.#readingInbox;
-  }
-
-  async #inboxOnce(): Promise<void> {
-    const { inbox, services } = this.#options;
-    const shards = [...(this.#ownership.tenure?.shards.keys() ?? [])];
-    if (shards.length === 0) return;
-    for (const { commandId, rootId, body } of await inbox.waiting(shards, inboxPage)) {
-      const command = fromBinary(CommandSchema, body);
-      const actor = await this.#actorOf(rootId, kindOf(command));
-      // A root that is gone: its command is removed with the answered ones, after its caller gave up.
-      if (actor === undefined || actor === "elsewhere") continue;
-      // Not waited for: one session's command must not hold up another's.
-      void actor.execute(command, commandId).catch((error: unknown) => {
-        if (!(error instanceof AppError)) services.log.error({ err: error }, "a command failed");
-      });
-    }
   }
 
   /** Another process committed: its readers here look, and callers whose commands it answered. */
@@ -627,32 +397,20 @@ export class Engine {
     const [writer, ...names] = note.split(",");
     if (writer === String(this.#ownership.tenure?.writer)) {
       // Readers of this process were told directly; only callers of the inbox were not.
-      for (const name of names) if (name.startsWith("!")) this.#wakeReply(name.slice(1));
+      for (const name of names) if (name.startsWith("!")) this.#inbox.answered(name.slice(1));
       return;
     }
     if (names.includes(everySession)) {
       this.feed.wakeAll();
-      this.#wakeReplies();
+      this.#inbox.lookAgain();
       return;
     }
     const told = new Set(names);
     for (const sessionUuid of [...this.feed.sessions()]) {
       if (told.has(noteOf(sessionUuid))) this.feed.wake(sessionUuid);
     }
-    for (const name of names) if (name.startsWith("!")) this.#wakeReply(name.slice(1));
+    for (const name of names) if (name.startsWith("!")) this.#inbox.answered(name.slice(1));
   }
-
-  #wakeReply(note: string): void {
-    for (const wake of this.#replies.get(note) ?? []) wake();
-  }
-
-  #wakeReplies(): void {
-    for (const note of [...this.#replies.keys()]) this.#wakeReply(note);
-  }
-}
-
-function rootUuidOf(actor: Actor): string {
-  return actor.kind === "session" ? actor.sessionUuid : actor.rootUuid;
 }
 
 /** What kind of root a command is for. */
@@ -671,22 +429,4 @@ function notFound(kind: RootKind): AppError {
   return kind === "session"
     ? new AppError("SESSION_NOT_FOUND", "no such session")
     : new AppError("RUN_NOT_FOUND", "no such run");
-}
-
-/** Waits for work, but no longer than the signal lets: the work itself goes on. */
-async function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  let onAbort: () => void = () => undefined;
-  const aborted = new Promise<never>((_, reject) => {
-    onAbort = () => {
-      const { reason } = signal;
-      reject(reason instanceof AppError ? reason : new AppError("CANCELLED", "the caller gave up", { cause: reason }));
-    };
-    if (signal.aborted) onAbort();
-    else signal.addEventListener("abort", onAbort, { once: true });
-  });
-  try {
-    return await Promise.race([work, aborted]);
-  } finally {
-    signal.removeEventListener("abort", onAbort);
-  }
 }
