@@ -1,7 +1,7 @@
 import { join } from "node:path";
-import { type DeadLetter, createCadre, reasonName } from "@cadre/sdk";
 import { AuditService } from "@cadre/gen/cadre/credentials/v1/audit_pb";
 import { IdentityService } from "@cadre/gen/cadre/credentials/v1/identity_pb";
+import { createCadre, type DeadLetter, reasonName } from "@cadre/sdk";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type PoisonWorld, settle, startPoisonWorld } from "../faults/poison.ts";
 import { callRaw } from "../support/connect-json.ts";

@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
-import { type Cadre, createCadre, type DeadLetter } from "@cadre/sdk";
 import { create } from "@bufbuild/protobuf";
 import { RunChange, RunChangedSchema } from "@cadre/gen/cadre/events/v1/run_pb";
+import { type Cadre, createCadre, type DeadLetter } from "@cadre/sdk";
 import { metrics, trace } from "@opentelemetry/api";
 import pg from "pg";
 import pino from "pino";

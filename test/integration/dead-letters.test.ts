@@ -1,4 +1,4 @@
-import { createCadre, type Cadre } from "@cadre/sdk";
+import { type Cadre, createCadre } from "@cadre/sdk";
 import pino from "pino";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { toDeadLetterEvent } from "../../services/runtime/bus/dead-letter-event.ts";

@@ -2,8 +2,8 @@ import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import {
   DeadLetterSchema,
-  DeadLetterState as State,
   type DeadLetter as ProtoDeadLetter,
+  DeadLetterState as State,
 } from "@cadre/gen/cadre/events/v1/dead_letter_pb";
 import { reasonNumber } from "../../runtime/errors/failure.ts";
 import { fromUuid } from "../../runtime/ids/id.ts";

@@ -1,4 +1,6 @@
+import { context, SpanKind, SpanStatusCode, type Tracer, trace } from "@opentelemetry/api";
 import { sql, type Transaction } from "kysely";
+import { toAppError } from "../../errors/failure.ts";
 import { toUuid } from "../../ids/id.ts";
 import type { Logger } from "../../log/log.ts";
 import type { Database } from "../../postgres/database.ts";
@@ -8,6 +10,7 @@ import { type FactHandler, runBounded, statementsWithin } from "./bounded-handle
 import { UndecodableError } from "./decode.ts";
 import type { Consumer, DecodedEvent, Handler, Outcome } from "./handler.ts";
 import { isForOthers } from "./own-group.ts";
+import { linksOf } from "./telemetry.ts";
 
 // Invariants:
 // B1. One transaction holds the effects of many events of an org and the records
@@ -26,6 +29,8 @@ export interface BatchOptions<M extends Fact, Schema> {
   /** How long a batch may take, in milliseconds; no event is begun after half of it. */
   readonly batchMs: number;
   readonly log: Logger;
+  /** A batch has a span of its own, linked to all who stated its events. */
+  readonly tracer: Tracer;
 }
 
 /** Handles what comes next in one go, and lets through what it could not handle so. */
@@ -38,7 +43,7 @@ export interface Batch {
 
 /** Creates the batches of a consumer. */
 export function createBatch<M extends Fact, Schema>(options: BatchOptions<M, Schema>): Batch {
-  const { consumer, database, handle, batchMs, log } = options;
+  const { consumer, database, handle, batchMs, log, tracer } = options;
   const progress = new Map<number, Progress>();
 
   /** The facts by org, in order; B3: nothing behind an event that cannot be told now. */
@@ -74,6 +79,26 @@ export function createBatch<M extends Fact, Schema>(options: BatchOptions<M, Sch
     return done;
   }
 
+  async function inSpan<T>(events: readonly DecodedEvent<M>[], work: () => Promise<T>): Promise<T> {
+    const span = tracer.startSpan(`process batch ${consumer.topic}`, {
+      kind: SpanKind.CONSUMER,
+      root: true,
+      links: events.flatMap(({ event }) => linksOf(event)),
+      attributes: {
+        "messaging.batch.message_count": events.length,
+        "messaging.consumer.group.name": consumer.group,
+      },
+    });
+    try {
+      return await context.with(trace.setSpan(context.active(), span), work);
+    } catch (thrown) {
+      span.setStatus({ code: SpanStatusCode.ERROR, message: toAppError(thrown).reason });
+      throw thrown;
+    } finally {
+      span.end();
+    }
+  }
+
   /** @param done what became of those before, whose turn to be acknowledged may be yet to come */
   async function handleAhead(
     events: readonly ReceivedEvent[],
@@ -88,7 +113,7 @@ export function createBatch<M extends Fact, Schema>(options: BatchOptions<M, Sch
       if (ofOrg.length < 2) continue;
       const over = AbortSignal.any([signal, AbortSignal.timeout(batchMs)]);
       try {
-        const outcomes = await handleOrg(toUuid("org", orgId), ofOrg, over);
+        const outcomes = await inSpan(ofOrg, () => handleOrg(toUuid("org", orgId), ofOrg, over));
         for (const { event } of ofOrg) {
           const outcome = outcomes.get(event.offset);
           if (outcome === undefined) late.add(event.offset);

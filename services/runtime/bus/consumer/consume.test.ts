@@ -128,6 +128,8 @@ test("what waits is handled in one transaction, and what comes again in it is kn
     select count(distinct xmin::text) as transactions from effect where event_id = any(${ids})`.execute(
     database.engine,
   );
+  const batch = spans.getFinishedSpans().findLast(({ name }) => name === `process batch ${topic}`);
+  expect(batch?.links.length).toBe(batch?.attributes["messaging.batch.message_count"]);
   // One, unless a slow machine ran out of a batch's time.
   expect(Number(rows[0]?.transactions)).toBeLessThan(10);
 });

@@ -40,11 +40,11 @@ export interface ConsumeOptions<M extends Fact, Schema> {
  * Needs `createHandledEventTable` in the schema, and prunes that table.
  */
 export function consume<M extends Fact, Schema>(options: ConsumeOptions<M, Schema>): Subscription {
-  const { bus, codec, topic, group, database, handle, attemptMs = 1_000, log } = options;
+  const { bus, codec, topic, group, database, handle, attemptMs = 1_000, log, tracer } = options;
   const consumer = { topic: topic.name, group };
   const decodeEvent = eventDecoder(codec, topic);
   // A batch that is cut leaves time for the attempts of the event that it was cut for.
-  const batch = createBatch({ consumer, decode: decodeEvent, database, handle, batchMs: attemptMs / 2, log });
+  const batch = createBatch({ consumer, decode: decodeEvent, database, handle, batchMs: attemptMs / 2, log, tracer });
   const once = dedup(consumer, database, handle, attemptMs);
   const decoded = decode(decodeEvent, once);
   const timed: Handler<ReceivedEvent> = deadline(attemptMs, decoded);

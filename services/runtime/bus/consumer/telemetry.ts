@@ -1,4 +1,4 @@
-import { context, type Meter, SpanKind, SpanStatusCode, type Tracer, trace } from "@opentelemetry/api";
+import { context, type Link, type Meter, SpanKind, SpanStatusCode, type Tracer, trace } from "@opentelemetry/api";
 import { toAppError } from "../../errors/failure.ts";
 import { secondsBuckets } from "../../telemetry/telemetry.ts";
 import { parseTraceparent } from "../../telemetry/traceparent.ts";
@@ -57,7 +57,8 @@ export function telemetry(
   };
 }
 
-function linksOf(event: ReceivedEvent) {
+/** The link to who stated an event; none if nobody traces it. */
+export function linksOf(event: ReceivedEvent): Link[] {
   const producer = parseTraceparent(event.headers[envelopeHeader.traceparent] ?? "");
   return producer === undefined ? [] : [{ context: producer }];
 }
