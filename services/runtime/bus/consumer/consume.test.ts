@@ -249,6 +249,20 @@ test("an event that cannot be put aside is refused, and comes again until it can
   expect(refused).toBe(3);
 });
 
+test("a database that does not answer is not the event's fault", async () => {
+  start(note, { attemptMs: 150 });
+  const blocker = database.engine.transaction().execute(async (transaction) => {
+    await sql`lock table handled_event in access exclusive mode`.execute(transaction);
+    const events = await publish(2);
+    // Longer than all attempts of an event take.
+    await expect.poll(() => outcomes("refused"), { timeout: 10_000 }).toBeGreaterThan(0);
+    return events;
+  });
+  const events = await blocker;
+  await expect.poll(() => effects(events), { timeout: 10_000 }).toEqual([1, 2]);
+  expect(lettersOf(events)).toEqual([]);
+});
+
 test("a requeued event is for the group that had failed, and for no other", async () => {
   const seen: string[] = [];
   start(async ({ event }) => {

@@ -45,9 +45,14 @@ export function consume<M extends Fact, Schema>(options: ConsumeOptions<M, Schem
   const decodeEvent = eventDecoder(codec, topic);
   // A batch that is cut leaves time for the attempts of the event that it was cut for.
   const batch = createBatch({ consumer, decode: decodeEvent, database, handle, batchMs: attemptMs / 2, log, tracer });
-  const once = dedup(consumer, database, handle, attemptMs);
+  const begun = new WeakSet<ReceivedEvent>();
+  const marked: FactHandler<M, Schema> = (decoded, transaction, signal) => {
+    begun.add(decoded.event);
+    return handle(decoded, transaction, signal);
+  };
+  const once = dedup(consumer, database, marked, attemptMs);
   const decoded = decode(decodeEvent, once);
-  const timed: Handler<ReceivedEvent> = deadline(attemptMs, decoded);
+  const timed: Handler<ReceivedEvent> = deadline(attemptMs, (event) => begun.has(event), decoded);
   const tried = retry(timed);
   const kept = deadLetter(consumer, { bus, log }, tried);
   const own = ownGroup(consumer, kept);
