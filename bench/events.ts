@@ -19,12 +19,14 @@ import { cadre } from "./events/cadre.ts";
 import type { Contestant } from "./events/contestant.ts";
 import { bareKafkajs } from "./events/kafkajs.ts";
 import { measureLag } from "./events/lag.ts";
+import { barePlatformatic } from "./events/platformatic.ts";
 import { createOutbox } from "./events/outbox.ts";
 import { type Comparison, formatFigure, median, printReport } from "./report.ts";
 
 // Events from an outbox to a handler: by Cadre's relay and bus through one real
 // broker of Kafka, beside kafkajs that produces and consumes the same bytes in
-// the same batches; and by the bus in PostgreSQL. One after the other, in turns.
+// the same batches; by the bus in PostgreSQL; and @platformatic/kafka, the client
+// that could stand in kafkajs's place. One after the other, in turns.
 //
 //   npm run bench:events                 20,000 events a round, three rounds, a minute of lag
 //   npm run bench:events -- --quick      the same with 5,000 events, and ten seconds
@@ -37,7 +39,7 @@ const steadyRate = 2_000;
 const steadySeconds = isQuick ? 10 : 60;
 const log = pino({ level: "warn" });
 const topic = { name: conversationTurns.name, partitions: conversationTurns.partitions };
-const bareTopic = { name: "bare", partitions: topic.partitions };
+const bareTopics = ["kafkajs", "platformatic"].map((name) => ({ name, partitions: topic.partitions }));
 
 async function main(): Promise<void> {
   const dataDirectory = await mkdtemp(join(tmpdir(), "cadre-bench-events-"));
@@ -45,7 +47,7 @@ async function main(): Promise<void> {
   const broker = await startKafkaBroker({ security: "none" });
   const contestants: Contestant[] = [];
   try {
-    await makeTopics(broker.connection, [topic, bareTopic]);
+    await makeTopics(broker.connection, [topic, ...bareTopics]);
     const [forKafka, forPostgres] = [
       await createOutbox(postgres.url, "kafka"),
       await createOutbox(postgres.url, "postgres"),
@@ -53,9 +55,10 @@ async function main(): Promise<void> {
     const kafkaBus = openKafkaEventBus({ connection: async () => broker.connection, log, topics: [topic] });
     const postgresBus = await openPostgresEventBus({ url: postgres.url, log, topics: [topic] });
     const ours = cadre("cadre on kafka", kafkaBus, forKafka);
-    const bare = await bareKafkajs(broker.connection.brokers, bareTopic.name);
+    const bare = await bareKafkajs(broker.connection.brokers, "kafkajs");
     const beside = cadre("cadre on postgres", postgresBus, forPostgres);
-    contestants.push(ours, bare, beside);
+    const other = await barePlatformatic(broker.connection.brokers, "platformatic");
+    contestants.push(ours, bare, beside, other);
 
     const rates = new Map<string, number[]>(contestants.map(({ name }) => [name, []]));
     const events = await makeEvents(eventsInRound);
@@ -84,6 +87,14 @@ async function main(): Promise<void> {
     printReport([
       comparison(ours.name, ">= 0.6"),
       comparison(beside.name, "none: another kind of thing"),
+      {
+        bench: "events",
+        what: "the driver's client by itself, kafkajs, events/s",
+        ours: rateOf(bare.name),
+        peer: "@platformatic/kafka 2.12.1",
+        theirs: rateOf(other.name),
+        target: "none: whether to change the client",
+      },
       {
         bench: "events",
         what: `longest way at ${steadyRate} events/s, ms`,
