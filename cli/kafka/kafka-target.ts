@@ -52,6 +52,7 @@ export async function askKafka<T>(flags: KafkaFlags, question: (admin: Admin) =>
 
 const exitCodes: Readonly<Record<KafkaProblemKind, ExitCode>> = {
   configuration: exitCode.configuration,
+  not_yet: exitCode.failed,
   unreachable: exitCode.unreachable,
   certificate: exitCode.unreachable,
   authentication: exitCode.notAllowed,

@@ -2,6 +2,7 @@ import { ConfigurationError } from "../../config/settings.ts";
 
 /** What is wrong with Kafka, as an operator tells it apart. */
 export type KafkaProblemKind =
+  | "not_yet"
   | "configuration"
   | "unreachable"
   | "certificate"
@@ -136,6 +137,9 @@ function problemOf(error: Error): KafkaProblem | undefined {
       "Raise the topic's max.message.bytes.",
       options,
     );
+  }
+  if (error.name === "KafkaJSProtocolError" && Reflect.get(error, "retriable") === true) {
+    return new KafkaProblem("not_yet", `Kafka cannot do it now: ${error.message}`, "It is tried again.", options);
   }
   if (error.name.startsWith("KafkaJSConnection") || /^E[A-Z]+$/.test(code)) {
     return new KafkaProblem(
