@@ -4,6 +4,7 @@ import { eventsSettings } from "../../services/events/config.ts";
 import { gatewaySettings } from "../../services/gateway/config.ts";
 import { orchestratorSettings } from "../../services/orchestrator/config.ts";
 import { findKafkaProblems, kafkaSettings } from "../../services/runtime/bus/kafka/kafka-settings.ts";
+import type { RegistryAccess } from "../../services/runtime/bus/registry-schema-ids.ts";
 import {
   ConfigurationError,
   type Environment,
@@ -93,6 +94,12 @@ export function loadConfiguration(
 /** The Kafka that facts go to; undefined if they go to the bus in PostgreSQL. */
 export function kafkaOf({ platform, kafka }: ServerConfiguration): ServerConfiguration["kafka"] | undefined {
   return platform.CADRE_BUS === "kafka" ? kafka : undefined;
+}
+
+/** The registry whose ids events carry; undefined for ids made from the build. */
+export function registryOf({ platform }: ServerConfiguration): RegistryAccess | undefined {
+  const { CADRE_REGISTRY_URL: url, CADRE_REGISTRY_CREDENTIALS_FILE: credentialsFile } = platform;
+  return url === undefined ? undefined : { url: url.replace(/\/$/, ""), credentialsFile };
 }
 
 /** The data directory, absolute. */

@@ -7,7 +7,7 @@ import { createLocalAuthority } from "../../services/runtime/identity/service-id
 import { createMemoryMesh } from "../../services/runtime/memory/memory-mesh.ts";
 import { createPlatform } from "../../services/runtime/platform/create-platform.ts";
 import { startTools } from "../../services/tools/main.ts";
-import { kafkaOf, type ServerConfiguration } from "./configuration.ts";
+import { kafkaOf, registryOf, type ServerConfiguration } from "./configuration.ts";
 import type { ProcessScope } from "./process-scope.ts";
 import { startDatabase } from "./start-database.ts";
 import { version } from "./version.ts";
@@ -40,6 +40,7 @@ export async function startDev(configuration: ServerConfiguration, scope: Proces
     version,
     databaseUrl,
     kafka: kafkaOf(configuration),
+    registry: registryOf(configuration),
     processId,
     reflection: (configuration.platform.CADRE_REFLECTION ?? `${mode === "embedded"}`) === "true",
     log,

@@ -8,7 +8,7 @@ import { watchCertificateTls } from "../../services/runtime/identity/certificate
 import { createGrpcMesh } from "../../services/runtime/mesh/grpc-mesh.ts";
 import { createPlatform } from "../../services/runtime/platform/create-platform.ts";
 import type { RunningService } from "../../services/runtime/platform/platform.ts";
-import { kafkaOf, loadConfiguration, type ServerConfiguration } from "./configuration.ts";
+import { kafkaOf, loadConfiguration, registryOf, type ServerConfiguration } from "./configuration.ts";
 import { explainFailedStart } from "./exit.ts";
 import { settingsOf } from "./flags.ts";
 import type { ProcessScope } from "./process-scope.ts";
@@ -81,6 +81,7 @@ async function startOne(
     version,
     databaseUrl: settings.CADRE_DATABASE_URL ?? "",
     kafka: kafkaOf(configuration),
+    registry: registryOf(configuration),
     processId: scope.processId,
     reflection: (settings.CADRE_REFLECTION ?? `${settings.CADRE_MODE === "embedded"}`) === "true",
     log: scope.log,

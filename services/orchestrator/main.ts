@@ -5,6 +5,7 @@ import { ToolExecutionService } from "@cadre/gen/cadre/tools/v1/tool_pb";
 import { createFileBlobStore } from "../runtime/blob/file-blob-store.ts";
 import { createEventCodec } from "../runtime/bus/envelope.ts";
 import { openEventBus } from "../runtime/bus/open-event-bus.ts";
+import { createRegistrySchemaIds } from "../runtime/bus/registry-schema-ids.ts";
 import { startRelay } from "../runtime/bus/relay.ts";
 import { createLocalSchemaIds } from "../runtime/bus/schema-ids.ts";
 import { ConfigurationError } from "../runtime/config/settings.ts";
@@ -73,7 +74,10 @@ export const startOrchestrator: StartService<OrchestratorConfig> = async (platfo
     name: self,
     source: createJournalRelaySource({
       database,
-      codec: createEventCodec(createLocalSchemaIds(), { meter }),
+      codec: createEventCodec(
+        platform.registry === undefined ? createLocalSchemaIds() : createRegistrySchemaIds(platform.registry),
+        { meter, knowsAllIds: platform.registry !== undefined },
+      ),
       writer: () => engine.status.writer,
       onLag: (entries) => engine.setUnrelayed(entries),
     }),

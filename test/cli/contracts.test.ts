@@ -1,9 +1,15 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import { TurnChangedSchema } from "@cadre/gen/cadre/events/v1/turn_pb";
 import { createCadre } from "@cadre/sdk";
+import pino from "pino";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
+import { openPostgresEventBus } from "../../services/runtime/bus/postgres-event-bus.ts";
+import { createRegistrySchemaIds } from "../../services/runtime/bus/registry-schema-ids.ts";
+import { decodeWire } from "../../services/runtime/bus/wire-codec.ts";
 import { type RunningCadre, startCadre } from "../support/cadre.ts";
+import { createTestDatabase } from "../support/postgres.ts";
 import { runProgram } from "../support/run-program.ts";
 
 // `cadre contracts` as a person or a script calls it, against a real server.
@@ -45,6 +51,57 @@ test("our own contracts are pushed once, each under its path and a topic's under
   expect(got.stdout).toContain("message RunChanged {");
   const listed = await contracts(["list", "cadre/events/"]);
   expect(listed.stdout).toMatch(/cadre\/events\/v1\/run\.proto +1 +\d+ +\d+/);
+});
+
+test("pushed contracts are found by the descriptors of the build, and events carry their ids", async () => {
+  const credentialsFile = join(home, "registry-credentials");
+  writeFileSync(credentialsFile, `cadre:${server.adminKey}\n`, { mode: 0o600 });
+  const access = { url: `${server.url}/registry`, credentialsFile };
+  const ids = createRegistrySchemaIds(access);
+  const { schemas } = createCadre({ baseUrl: server.url, apiKey: server.adminKey });
+  const subject = "conversation.turns.v1-value";
+  const { schemaId } = await schemas.get(subject);
+  expect(await ids.idOf(subject, TurnChangedSchema.file)).toBe(schemaId);
+  const file = await ids.fileOf(schemaId);
+  expect(file?.messages.map(({ typeName }) => typeName)).toEqual(
+    TurnChangedSchema.file.messages.map(({ typeName }) => typeName),
+  );
+  expect(await ids.fileOf(2_000_000_000)).toBeUndefined();
+  await expect(ids.idOf("nothing-value", TurnChangedSchema.file)).rejects.toMatchObject({
+    reason: "SCHEMA_NOT_REGISTERED",
+    message: "cadre/events/v1/turn.proto of this build is not registered under the subject nothing-value",
+  });
+  writeFileSync(join(home, "wrong"), "cadre:wrong");
+  const refused = createRegistrySchemaIds({ ...access, credentialsFile: join(home, "wrong") });
+  await expect(refused.fileOf(schemaId)).rejects.toMatchObject({ reason: "UNAVAILABLE" });
+  const nobody = createRegistrySchemaIds({ url: "http://127.0.0.1:1/registry", credentialsFile: undefined });
+  await expect(nobody.idOf(subject, TurnChangedSchema.file)).rejects.toMatchObject({ reason: "UNAVAILABLE" });
+
+  const database = await createTestDatabase();
+  const settings = {
+    CADRE_DATABASE_URL: database.url,
+    CADRE_REGISTRY_URL: access.url,
+    CADRE_REGISTRY_CREDENTIALS_FILE: credentialsFile,
+  };
+  const publisher = await startCadre({ settings });
+  try {
+    const cadre = createCadre({ baseUrl: publisher.url, apiKey: publisher.adminKey });
+    const session = await cadre.sessions.create({ agent: "assistant" });
+    await session.send("hello");
+    const bus = await openPostgresEventBus({ url: database.url, log: pino({ level: "silent" }) });
+    const { promise: received, resolve: onEvent } = Promise.withResolvers<Uint8Array>();
+    const subscription = bus.subscribe({
+      topic: "conversation.turns.v1",
+      group: "ids",
+      handle: async ({ value }) => onEvent(value),
+    });
+    expect(decodeWire(await received).schemaId).toBe(schemaId);
+    await subscription.stop();
+    await bus.close();
+  } finally {
+    await publisher.dispose();
+    await database.drop();
+  }
 });
 
 test("a breaking change registers nothing; forced by an admin, with a reason, it is registered and audited", async () => {

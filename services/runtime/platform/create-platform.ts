@@ -4,6 +4,7 @@ import type { Client, Transport } from "@connectrpc/connect";
 import { createRemoteAuditSink } from "../audit/batching-audit-sink.ts";
 import { createDenialLog } from "../audit/denial-log.ts";
 import type { KafkaConfig } from "../bus/kafka/kafka-settings.ts";
+import type { RegistryAccess } from "../bus/registry-schema-ids.ts";
 import type { MeshTrust, ServiceIdentity } from "../identity/service-identity.ts";
 import { createServiceTokenVerifier } from "../identity/service-token.ts";
 import { createServiceTokenAuthenticator } from "../identity/service-token-authenticator.ts";
@@ -26,6 +27,7 @@ export interface CreatePlatformOptions {
   readonly databaseUrl: string;
   /** Default: the bus is in PostgreSQL. */
   readonly kafka?: KafkaConfig | undefined;
+  readonly registry?: RegistryAccess | undefined;
   readonly processId: string;
   readonly reflection: boolean;
   readonly log: Logger;
@@ -77,6 +79,7 @@ export function createPlatform(options: CreatePlatformOptions): Platform & { sto
     version: options.version,
     databaseUrl: options.databaseUrl,
     kafka: options.kafka,
+    registry: options.registry,
     processId: options.processId,
     reflection: options.reflection,
     log,

@@ -34,6 +34,16 @@ export const platformSettings = defineSettings({
     schema: setting.oneOf(["postgres", "kafka"], "postgres"),
     description: "Where facts go: postgres, or kafka with CADRE_KAFKA_BROKERS. Default postgres.",
   },
+  CADRE_REGISTRY_URL: {
+    schema: z.url({ protocol: /^https?$/, error: "must be an http or https URL" }).optional(),
+    description:
+      "The schema registry whose ids events carry, by Confluent's REST API, for example http://127.0.0.1:8010/registry; the contracts are registered there first (cadre contracts push). Default: ids made from the contracts of the build.",
+  },
+  CADRE_REGISTRY_CREDENTIALS_FILE: {
+    schema: setting.optionalText(),
+    description:
+      "A file with name:password for that registry; of Cadre's own the password is an API key. Read for each request. Default: none.",
+  },
   CADRE_LOG_LEVEL: {
     schema: setting.oneOf(["error", "warn", "info", "debug"], "info"),
     description: "The least severe log lines that are kept: error, warn, info or debug. Default info.",

@@ -5,6 +5,7 @@ import type { Meter, Tracer } from "@opentelemetry/api";
 import type { AuditSink } from "../audit/audit-sink.ts";
 import type { DenialLog } from "../audit/denial-log.ts";
 import type { KafkaConfig } from "../bus/kafka/kafka-settings.ts";
+import type { RegistryAccess } from "../bus/registry-schema-ids.ts";
 import type { AccessRules } from "../interceptor/access-rule.ts";
 import type { Logger } from "../log/log.ts";
 import type { MeshServer, ServiceName } from "../mesh/mesh.ts";
@@ -29,6 +30,8 @@ export interface Platform {
   readonly databaseUrl: string;
   /** The Kafka that facts go to; `undefined` if they go to the bus in PostgreSQL. */
   readonly kafka: KafkaConfig | undefined;
+  /** The registry whose ids events carry; undefined for ids made from the build. */
+  readonly registry: RegistryAccess | undefined;
   readonly log: Logger;
   readonly tracer: Tracer;
   readonly meter: Meter;

@@ -8,6 +8,7 @@ import {
   FileDescriptorProtoSchema,
   type FileDescriptorSet,
 } from "@bufbuild/protobuf/wkt";
+import { wellKnownFile } from "../../../runtime/reflection/well-known-file.ts";
 import { invalidSchema } from "../schema-fault.ts";
 import { assertFile } from "./assert-file.ts";
 import { canonicalizeOptions, interpretOptions } from "./interpret-options.ts";
@@ -16,7 +17,6 @@ import { linkFile } from "./link-file.ts";
 import { normalizeFile } from "./normalize-file.ts";
 import { parseFile } from "./parse-file.ts";
 import { printFile } from "./print-file.ts";
-import { wellKnownFile } from "./well-known.ts";
 
 /** The files that a schema's references stand for, and those that these import, by path. */
 export type Imports = ReadonlyMap<string, FileDescriptorProto>;
