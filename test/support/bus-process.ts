@@ -1,24 +1,24 @@
 // A process of its own at one end of the bus:
-//   node bus-process.ts relay|consumer <database url>
+//   node bus-process.ts relay|consumer <database url> [<broker of Kafka>]
 // The relay moves the table `sample.entry` to the bus; the consumer writes what
 // it gets to the table `sample.seen`. It writes a line when it is at work, and
 // ends when its standard input does.
-import { type Generated, sql } from "kysely";
+import { sql } from "kysely";
 import pino from "pino";
+import { openKafkaEventBus } from "../../services/runtime/bus/kafka-event-bus.ts";
 import { openPostgresEventBus } from "../../services/runtime/bus/postgres-event-bus.ts";
 import { type RelaySource, startRelay } from "../../services/runtime/bus/relay.ts";
 import { openDatabase } from "../../services/runtime/postgres/open-database.ts";
+import type { SampleSchema } from "./bus-kills.ts";
 
-interface Schema {
-  entry: { position: bigint; key: string; number: number };
-  relayed: { position: bigint };
-  seen: { id: Generated<bigint>; key: string; number: number };
-}
-
-const [, , role, url = ""] = process.argv;
+const [, , role, url = "", broker] = process.argv;
+const topics = [{ name: "faulty", partitions: 6 }];
 const log = pino({ level: "warn" }, pino.destination(2));
-const database = openDatabase<Schema>({ url, service: "sample", log });
-const bus = await openPostgresEventBus({ url, log, topics: [{ name: "faulty", partitions: 6 }], leaseMs: 1_500 });
+const database = openDatabase<SampleSchema>({ url, service: "sample", log });
+const bus =
+  broker === undefined
+    ? await openPostgresEventBus({ url, log, topics, leaseMs: 1_500 })
+    : openKafkaEventBus({ connection: async () => ({ brokers: [broker] }), log, topics, sessionMs: 6_000 });
 
 const source: RelaySource = {
   async read(limit) {
