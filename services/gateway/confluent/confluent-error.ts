@@ -35,6 +35,8 @@ const codes: ReadonlyMap<FailureReason, number> = new Map([
   ["INVALID_SCHEMA", 42201],
   ["REGISTRY_READ_ONLY", 42205],
   ["SCHEMA_REFERENCED", 42206],
+  // Not 429, after which clients send the same again.
+  ["MESSAGE_TOO_LARGE", 42209],
 ]);
 
 /** What is deleted, or is not; see `app/delete-versions.ts` of the registry. */
@@ -63,6 +65,9 @@ function answer(code: number, message: string, header: Readonly<Record<string, s
 
 function codeOf({ reason, metadata, violations }: AppError): number | undefined {
   if (reason === "SCHEMA_DELETION") return deletionCodes[metadata["state"] ?? ""];
-  if (reason === "INVALID_ARGUMENT") return violations.some(({ field }) => field === "subject") ? 42208 : 422;
+  if (reason === "INVALID_ARGUMENT") {
+    if (violations.some(({ field }) => field === "subject")) return 42208;
+    return violations.some(({ rule }) => rule === "string.max_bytes") ? 42209 : 422;
+  }
   return codes.get(reason);
 }
