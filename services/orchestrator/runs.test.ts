@@ -21,15 +21,17 @@ let home: TestOrchestrator;
 let runs: Client<typeof RunService>;
 const principal = testPrincipal();
 
-beforeAll(async () => {
-  database = await createTestDatabase();
-  await migrateOrchestrator(database.url);
-  const tools = new FakeTools()
+const echoTools = () =>
+  new FakeTools()
     .add("echo", ({ arguments: args }) => ({ text: String(args.text) }))
     .add("broken", () => {
       throw new Error("it broke");
     }, []);
-  home = await startTestOrchestrator({ databaseUrl: database.url, tools, keepaliveMs: 200 }, principal);
+
+beforeAll(async () => {
+  database = await createTestDatabase();
+  await migrateOrchestrator(database.url);
+  home = await startTestOrchestrator({ databaseUrl: database.url, tools: echoTools(), keepaliveMs: 200 }, principal);
   ({ runs } = home);
 });
 afterAll(async () => {
@@ -327,4 +329,21 @@ test("what is refused is refused before anything is stored", async () => {
   ] as const;
   for (const [request, reason] of cases) expect(await reasonOf(runs.startRun(request))).toBe(reason);
   expect(await count()).toBe(before);
+});
+
+test("a process that has just joined starts a run as soon as another one has given it shards", async () => {
+  await using stack = new AsyncDisposableStack();
+  const own = await createTestDatabase();
+  stack.defer(() => own.drop());
+  await migrateOrchestrator(own.url);
+  const startOne = async () => {
+    const one = await startTestOrchestrator({ databaseUrl: own.url, tools: echoTools() }, principal);
+    stack.defer(() => one.stop());
+    return one;
+  };
+  const first = await startOne();
+  await expect.poll(() => first.orchestrator.engine.shards.length).toBe(64);
+  const second = await startOne();
+  const { run } = await second.runs.startRun({ definition: pair, input: value({ text: "new" }), wait });
+  expect(run?.state).toBe(RunState.SUCCEEDED);
 });

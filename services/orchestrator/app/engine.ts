@@ -67,6 +67,8 @@ export interface Companion {
 /** How long a stop waits for changes to be stored, in milliseconds. */
 const stopWaitMs = 5_000;
 const sweepMs = 5_000;
+/** How long the start of a run waits for a shard to be owned, in milliseconds. */
+const placeWaitMs = 5_000;
 
 /** Runs sessions and runs. */
 export class Engine {
@@ -84,6 +86,8 @@ export class Engine {
   #unlisten: (() => Promise<void>)[] = [];
   #sweep: NodeJS.Timeout | undefined;
   readonly #companions: Companion[] = [];
+  /** Who waits for shards to start a run in. */
+  readonly #whenGained = new Set<() => void>();
   #onStored: () => void = () => undefined;
 
   constructor(options: EngineOptions) {
@@ -273,12 +277,14 @@ export class Engine {
     if (before !== undefined) return before;
     const orgUuid = toUuid("org", start.principal.orgId);
     await this.#assertOpenRuns(start.principal.orgId, orgUuid);
+    const waiting = AbortSignal.timeout(placeWaitMs);
     for (;;) {
       if (this.#stopping.signal.aborted) throw new AppError("SHUTTING_DOWN", "the process is shutting down");
       const committer = this.#committer;
       const place = this.#placeForRun();
       if (committer === undefined || place === undefined) {
-        throw new AppError("UNAVAILABLE", "the process owns nothing yet", { retryAfterMs: 500 });
+        await this.#untilGained(AbortSignal.any([signal, waiting]));
+        continue;
       }
       committer.assertRoom();
       const { accepted, bodies, reply, answered } = await prepareRun(this.#options.pins, start, place.runId, signal);
@@ -312,6 +318,20 @@ export class Engine {
    */
   whenEnded(runUuid: string, signal: AbortSignal): Promise<EndedRun | undefined> | undefined {
     return this.#ends.wait(runUuid, this.#roots.has(runUuid), signal);
+  }
+
+  /** A process that has just joined gets its shards when others have given them up. */
+  async #untilGained(signal: AbortSignal): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#whenGained.add(resolve);
+    try {
+      await untilAborted(promise, AbortSignal.any([signal, this.stopping]));
+    } catch (cause) {
+      if (this.stopping.aborted) throw new AppError("SHUTTING_DOWN", "the process is shutting down");
+      throw new AppError("UNAVAILABLE", "the process owns nothing yet", { cause, retryAfterMs: 500 });
+    } finally {
+      this.#whenGained.delete(resolve);
+    }
   }
 
   async #assertOpenRuns(orgId: string, orgUuid: string): Promise<void> {
@@ -355,6 +375,7 @@ export class Engine {
   }
 
   #gained(shards: ReadonlyMap<number, bigint>): void {
+    for (const resolve of this.#whenGained) resolve();
     void this.#roots.resume([...shards.keys()], this.#committer);
     void this.#inbox.read();
     void this.#waker.look();
