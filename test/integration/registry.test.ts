@@ -222,6 +222,28 @@ describe("the REST API", () => {
     expect((await call("POST", `/subjects/${subject}/versions`, protobuf(order))).status).toBe(200);
   });
 
+  test("an org's limits hold: subjects, subjects with settings, versions of one subject", async () => {
+    const made = await fetch(`${server.url}/v1/orgs`, {
+      method: "POST",
+      headers: { authorization: `Bearer ${server.adminKey}`, "content-type": "application/json" },
+      body: '{"name":"small"}',
+    });
+    const { secret } = (await made.json()) as { secret: string };
+    const cadre = createCadre({ baseUrl: server.url, apiKey: secret });
+    await cadre.limits.set("subjects", 1);
+    await cadre.limits.set("subject_versions", 1);
+    const at = (subject: string, body: string) =>
+      call("POST", `/subjects/${subject}/versions`, protobuf(proto3(body)), secret);
+    expect((await at("one", "message A {}")).status).toBe(200);
+    expect((await at("one", "message A {}")).status).toBe(200);
+    const full = { status: 429, body: { error_code: 429, message: expect.stringContaining("the limit of 1 ") } };
+    expect(await at("one", "message A { int32 a = 1; }")).toEqual(full);
+    expect(await at("two", "message A {}")).toEqual(full);
+    const put = (subject: string) => call("PUT", `/config/${subject}`, { compatibility: "FULL" }, secret);
+    expect([(await put("one")).status, (await put("one")).status]).toEqual([200, 200]);
+    expect(await put("two")).toEqual(full);
+  });
+
   test("Avro and JSON Schema are kept, and compared with nothing", async () => {
     const record = (field: string) => ({
       schema: JSON.stringify({ type: "record", name: "R", fields: [{ name: field, type: "string" }] }),

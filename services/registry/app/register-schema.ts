@@ -1,12 +1,11 @@
-import { AppError } from "../../runtime/errors/app-error.ts";
 import { fromUuid } from "../../runtime/ids/id.ts";
 import { versionsToCompare } from "../domain/compatibility/level.ts";
 import { incompatible } from "../domain/incompatible.ts";
+import { assertRoom } from "../domain/limit.ts";
 import type { SchemaInput } from "../domain/schema.ts";
 import { invalidSchema } from "../domain/schema-fault.ts";
 import { assertWritable, effectiveSettings } from "../domain/settings.ts";
 import { assertSubject } from "../domain/subject.ts";
-import type { RegistryChange, VersionRow } from "../store/registry-store.ts";
 import type { RegistryDeps } from "./deps.ts";
 import { findBreaks } from "./find-breaks.ts";
 import { type FoundVersion, schemaOf } from "./find-version.ts";
@@ -37,7 +36,7 @@ export async function registerSchema(
   const org = fromUuid("org", orgId);
   const allowed = {
     subjects: await limits.get(org, "subjects"),
-    subject_versions: await limits.get(org, "subject_versions"),
+    versions: await limits.get(org, "subject_versions"),
   };
   return store.change(orgId, subject, async (change) => {
     const resolved = await resolveSchema(change, input);
@@ -52,7 +51,8 @@ export async function registerSchema(
 
     const settings = await change.settings(subject);
     assertWritable(subject, settings);
-    await assertRoom(change, org, rows, allowed);
+    if (rows.length === 0) assertRoom(org, "subjects", await change.countSubjects(), allowed.subjects);
+    else assertRoom(org, "subject_versions", rows.length, allowed.versions);
     if (force === undefined) {
       const { compatibility } = effectiveSettings(settings);
       const findings = await findBreaks(change, resolved, versionsToCompare(compatibility, live), compatibility);
@@ -63,26 +63,5 @@ export async function registerSchema(
     const row = { subject, version, schemaId, deleted: false, forcedReason: force?.reason ?? "" };
     await change.addVersion(row);
     return { row, schema: await schemaOf(change, row) };
-  });
-}
-
-const descriptions = {
-  subjects: "subjects that an org has",
-  subject_versions: "versions that a subject has",
-} as const;
-
-async function assertRoom(
-  change: RegistryChange,
-  org: string,
-  rows: readonly VersionRow[],
-  allowed: Readonly<Record<keyof typeof descriptions, number>>,
-): Promise<void> {
-  const limit = rows.length === 0 ? "subjects" : "subject_versions";
-  const count = rows.length === 0 ? await change.countSubjects() : rows.length;
-  const value = allowed[limit];
-  if (count < value) return;
-  throw new AppError("LIMIT_EXCEEDED", `the limit of ${value} ${descriptions[limit]} is reached`, {
-    metadata: { limit },
-    quotas: [{ subject: org, limit, value: BigInt(value), description: descriptions[limit] }],
   });
 }

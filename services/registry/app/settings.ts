@@ -1,5 +1,7 @@
 import { AppError } from "../../runtime/errors/app-error.ts";
+import { fromUuid } from "../../runtime/ids/id.ts";
 import type { Compatibility } from "../domain/compatibility/level.ts";
+import { assertRoom } from "../domain/limit.ts";
 import {
   type EffectiveSettings,
   effectiveSettings,
@@ -36,9 +38,10 @@ export async function getSettings({ store }: Store, orgId: string, subject: stri
  *
  * @param subject empty for the org
  * @returns what was set before, and what holds now
+ * @throws AppError LIMIT_EXCEEDED
  */
 export async function updateSettings(
-  { store }: Store,
+  { store, limits }: RegistryDeps,
   orgId: string,
   subject: string,
   patch: SettingsPatch,
@@ -48,6 +51,8 @@ export async function updateSettings(
     const message = "the mode READONLY_OVERRIDE is for the whole registry";
     throw new AppError("INVALID_ARGUMENT", message, { violations: [{ field: "mode", message }] });
   }
+  const org = fromUuid("org", orgId);
+  const subjects = await limits.get(org, "subjects");
   return store.change(orgId, subject, async (change) => {
     const pair = await change.settings(subject);
     const own = ownOf(pair, subject);
@@ -55,6 +60,8 @@ export async function updateSettings(
       compatibility: patched(own.compatibility, patch.compatibility),
       mode: patched(own.mode, patch.mode),
     };
+    const isNew = own.compatibility === undefined && own.mode === undefined;
+    if (isNew && subject !== "") assertRoom(org, "subjects", await change.countSettings(), subjects);
     await change.putSettings(subject, next);
     const after = subject === "" ? { ...pair, org: next } : { ...pair, subject: next };
     return { own, effective: effectiveSettings(after) };

@@ -154,6 +154,13 @@ export class PostgresRegistryView implements RegistryView {
     return { org: of(""), subject: subject === "" ? nothingSet : of(subject) };
   }
 
+  async countSettings(): Promise<number> {
+    const { rows } = await sql<{ count: bigint }>`select count(*) as count from setting where subject <> ''`.execute(
+      this.#transaction,
+    );
+    return Number(rows[0]?.count ?? 0n);
+  }
+
   async countSubjects(): Promise<number> {
     const { rows } = await sql<{ count: bigint }>`
       select count(distinct subject) as count from subject_version`.execute(this.#transaction);

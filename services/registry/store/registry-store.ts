@@ -60,6 +60,8 @@ export interface RegistryView {
   referencing(subject: string, version: number, limit: number): Promise<readonly number[]>;
   settings(subject: string): Promise<SettingsPair>;
   countSubjects(): Promise<number>;
+  /** How many subjects have settings of their own. */
+  countSettings(): Promise<number>;
 }
 
 /** What is changed within one transaction that has the subject for itself. */
