@@ -38,7 +38,7 @@ export function cadre(variant: CadreVariant = { topology: "dev", stepsBy: "serve
   return {
     name: nameOf(variant),
     settings: [
-      "`npm start`: all services in one process, and its PostgreSQL; a graph of tool steps that call the built-in `echo`",
+      "`npm start`: all services in one process, and its PostgreSQL; a graph of tool steps that call the built-in `echo`, which declares that it has no side effects",
       "log level `warn` like the others'; the org's limits raised to their maxima, so that its quotas count and refuse nothing",
     ],
     start: () => startVariant(variant),

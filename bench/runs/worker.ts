@@ -14,7 +14,7 @@ const echo = defineTool({
   description: "Returns its arguments as they are.",
   input: schema,
   output: schema,
-  sideEffects: "none",
+  sideEffects: "effectful",
   timeoutMs: 30_000,
   handler: async (input) => input,
 });
