@@ -66,6 +66,8 @@ function scalar(type: ScalarType): fc.Arbitrary<unknown> {
       return fc.constantFrom(0n, 1n, 200n, 10_000_000n, 10_000_001n);
     case ScalarType.DOUBLE:
       return fc.double();
+    case ScalarType.INT32:
+      return fc.constantFrom(-2, -1, 0, 1, 2, 10, 256, 40_001);
     default:
       return fc.constantFrom(0, 1, 2, 10, 11, 200, 201, 256, 257, 40_000, 40_001);
   }

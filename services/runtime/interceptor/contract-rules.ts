@@ -184,6 +184,8 @@ function compileScalar(rules: FieldRules | undefined): Check | undefined {
       if (!onlyHas(rules.type.value, ["len"])) return unknown;
       return (value) => (value as Uint8Array).length === Number(len);
     }
+    case "int32":
+    case "int64":
     case "uint32":
     case "uint64": {
       const { greaterThan, lessThan } = rules.type.value;
