@@ -210,9 +210,14 @@ interface PlainRequest {
 /** The way back: how a client says a message by a route. */
 function toRequest(route: Route, message: Message): PlainRequest {
   const json = toJson(route.method.input, message, { useProtoFieldName: true }) as JsonObject;
+  // A path says also what JSON leaves out: a number that is 0.
+  const whole = toJson(route.method.input, message, {
+    useProtoFieldName: true,
+    alwaysEmitImplicit: true,
+  }) as JsonObject;
   const variables = new Map<string, string>();
   for (const { fieldPath } of route.template.variables) {
-    variables.set(fieldPath, String(json[fieldPath]));
+    variables.set(fieldPath, String(whole[fieldPath]));
     delete json[fieldPath];
   }
   const path = expandPath(route.template, variables);
