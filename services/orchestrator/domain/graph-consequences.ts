@@ -102,7 +102,7 @@ export function endOfFailure(run: GraphRun, step: string, error: StepError, busy
 }
 
 /** Whether a step was begun that has a compensation. */
-export function hasToUndo(run: GraphRun): boolean {
+function hasToUndo(run: GraphRun): boolean {
   return run.plan.nodes.some((node) => node.compensation !== undefined && run.steps[node.position] !== undefined);
 }
 
