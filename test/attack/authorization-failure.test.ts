@@ -19,7 +19,7 @@ import { type GatewayWorld, startGatewayWorld } from "../support/gateway-world.t
 
 const rounds = 75;
 /** What a caller waits at most for a decision that cannot be had. */
-const answeredWithinMs = 350;
+const answeredWithinMs = 1_100;
 
 const sessionId = newId("ses");
 const orgId = newId("org");
@@ -98,14 +98,14 @@ function protocols(): readonly Call[] {
   return [...calls, rest];
 }
 
-/** Makes 75 calls, five at a time, each with a key of its own; says how many were allowed, and how long each took. */
+/** Makes 75 calls, 25 at a time, each with a key of its own; says how many were allowed, and how long each took. */
 async function makeCalls(): Promise<{ allowed: number; medianMs: number; longestMs: number }> {
   const ways = protocols();
   const timesMs: number[] = [];
   let begun = 0;
   let allowed = 0;
   await Promise.all(
-    Array.from({ length: 5 }, async () => {
+    Array.from({ length: 25 }, async () => {
       while (begun < rounds) {
         const index = begun++;
         const startMs = performance.now();

@@ -39,8 +39,11 @@ const maxCached = 10_000;
 const maxSources = 10_000;
 const maxAgeMs = 10_000;
 const refreshAfterMs = 5_000;
-/** For all attempts together: the mesh tries again where no connection was there, and nothing else. */
-const askTimeoutMs = 250;
+/**
+ * For all attempts together: the mesh tries again where no connection was there, and nothing else. A check is one
+ * read of PostgreSQL; a second outlasts the pause of a checkpoint or of a busy machine, which is no reason to refuse.
+ */
+const askTimeoutMs = 1_000;
 /** A JWT may be presented for so long after its end; see `createJwtVerifier`. */
 const skewMs = 60_000;
 /** Each round needs another revocation in the moment of asking. */
