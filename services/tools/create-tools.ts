@@ -1,4 +1,5 @@
 import { withBoundaries } from "../runtime/failpoint/failpoint.ts";
+import { BoundedMap } from "../runtime/identity/bounded-map.ts";
 import type { Limits } from "../runtime/identity/limits.ts";
 import { fromUuid } from "../runtime/ids/id.ts";
 import type { Logger } from "../runtime/log/log.ts";
@@ -50,6 +51,9 @@ export interface Tools {
   stop(): Promise<void>;
 }
 
+/** Hand-outs whose definitions are remembered; of others they are read again. */
+const maxHandouts = 10_000;
+
 /** Builds a replica over a migrated database. */
 export async function createTools(options: CreateToolsOptions): Promise<Tools> {
   const { config, database, denials, log } = options;
@@ -88,6 +92,7 @@ export async function createTools(options: CreateToolsOptions): Promise<Tools> {
     builtIns: new BuiltInCatalog([calculator, createClock(), echo, httpFetch]),
     running: new RunningBuiltIns(wakeUps, log),
     definitions: new DefinitionCache(tools),
+    handouts: new BoundedMap(maxHandouts),
     principals: options.principals,
     limits: options.limits,
     audit: new CallAudit(denials),

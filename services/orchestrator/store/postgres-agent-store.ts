@@ -7,14 +7,19 @@ import {
   AgentSchema,
 } from "@cadre/gen/cadre/orchestrator/v1/agent_pb";
 import { type Selectable, sql, type Transaction } from "kysely";
+import { BoundedMap } from "../../runtime/identity/bounded-map.ts";
 import { fromUuid } from "../../runtime/ids/id.ts";
 import type { Database } from "../../runtime/postgres/database.ts";
 import type { AgentStore } from "./agent-store.ts";
 import type { OrchestratorSchema } from "./schema.ts";
 
-/** Agents in PostgreSQL. */
+/** Definitions that are held decoded. */
+const maxDefinitions = 256;
+
+/** Agents in PostgreSQL. Equal definitions are one message, which nobody changes. */
 export class PostgresAgentStore implements AgentStore {
   readonly #database: Database<OrchestratorSchema>;
+  readonly #definitions = new BoundedMap<string, AgentDefinition>(maxDefinitions);
 
   constructor(database: Database<OrchestratorSchema>) {
     this.#database = database;
@@ -36,7 +41,7 @@ export class PostgresAgentStore implements AgentStore {
         )
         .returningAll()
         .executeTakeFirst();
-      return row === undefined ? await byName(transaction, definition.name) : toAgent(row);
+      return row === undefined ? await this.#byName(transaction, definition.name) : this.#toAgent(row);
     });
   }
 
@@ -46,21 +51,21 @@ export class PostgresAgentStore implements AgentStore {
         .onConflict((conflict) => conflict.columns(["org_id", "name"]).doNothing())
         .returningAll()
         .executeTakeFirst();
-      return row === undefined ? await byName(transaction, definition.name) : toAgent(row);
+      return row === undefined ? await this.#byName(transaction, definition.name) : this.#toAgent(row);
     });
   }
 
   find(orgId: string, agentId: string) {
     return this.#database.asOrg(orgId, async (transaction) => {
       const row = await transaction.selectFrom("agent").selectAll().where("agent_id", "=", agentId).executeTakeFirst();
-      return row === undefined ? undefined : toAgent(row);
+      return row === undefined ? undefined : this.#toAgent(row);
     });
   }
 
   findByName(orgId: string, name: string) {
     return this.#database.asOrg(orgId, async (transaction) => {
       const row = await transaction.selectFrom("agent").selectAll().where("name", "=", name).executeTakeFirst();
-      return row === undefined ? undefined : toAgent(row);
+      return row === undefined ? undefined : this.#toAgent(row);
     });
   }
 
@@ -73,7 +78,28 @@ export class PostgresAgentStore implements AgentStore {
         .orderBy("name")
         .limit(limit)
         .execute();
-      return rows.map(toAgent);
+      return rows.map((row) => this.#toAgent(row));
+    });
+  }
+
+  async #byName(transaction: Transaction<OrchestratorSchema>, name: string): Promise<Agent> {
+    const row = await transaction.selectFrom("agent").selectAll().where("name", "=", name).executeTakeFirstOrThrow();
+    return this.#toAgent(row);
+  }
+
+  #toAgent(row: Selectable<OrchestratorSchema["agent"]>): Agent {
+    let definition = this.#definitions.get(row.digest);
+    if (definition === undefined) {
+      definition = fromBinary(AgentDefinitionSchema, row.definition);
+      this.#definitions.set(row.digest, definition);
+    }
+    return create(AgentSchema, {
+      agentId: fromUuid("agt", row.agent_id),
+      definition,
+      revision: row.revision,
+      digest: row.digest,
+      createdAt: timestampFromDate(row.created_at),
+      updatedAt: timestampFromDate(row.updated_at),
     });
   }
 }
@@ -92,20 +118,5 @@ function insert(
     definition: Buffer.from(toBinary(AgentDefinitionSchema, definition)),
     revision: 1,
     digest,
-  });
-}
-
-async function byName(transaction: Transaction<OrchestratorSchema>, name: string): Promise<Agent> {
-  return toAgent(await transaction.selectFrom("agent").selectAll().where("name", "=", name).executeTakeFirstOrThrow());
-}
-
-function toAgent(row: Selectable<OrchestratorSchema["agent"]>): Agent {
-  return create(AgentSchema, {
-    agentId: fromUuid("agt", row.agent_id),
-    definition: fromBinary(AgentDefinitionSchema, row.definition),
-    revision: row.revision,
-    digest: row.digest,
-    createdAt: timestampFromDate(row.created_at),
-    updatedAt: timestampFromDate(row.updated_at),
   });
 }

@@ -45,8 +45,20 @@ export function toPinnedAgent(
     maxToolRounds: limits?.maxToolRounds ?? 0,
     maxTokens: Number(limits?.maxTokens ?? 0n),
     maxDurationMs: limits?.maxDuration === undefined ? 0 : durationMs(limits.maxDuration),
-    encoded: toBinary(AgentDefinitionSchema, definition),
+    encoded: encodedOf(definition),
   };
+}
+
+const encodings = new WeakMap<AgentDefinition, Uint8Array>();
+
+/** A definition's bytes, made once for each message that is held. */
+function encodedOf(definition: AgentDefinition): Uint8Array {
+  let encoded = encodings.get(definition);
+  if (encoded === undefined) {
+    encoded = toBinary(AgentDefinitionSchema, definition);
+    encodings.set(definition, encoded);
+  }
+  return encoded;
 }
 
 /** A JSON value as Protobuf has it. */

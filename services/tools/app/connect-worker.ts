@@ -6,7 +6,7 @@ import { expiryMs } from "../../runtime/identity/principal.ts";
 import type { Definition } from "../domain/definition.ts";
 import { workerTopic } from "../store/wake-ups.ts";
 import type { HandedCall } from "../store/worker-store.ts";
-import type { ToolsDeps } from "./deps.ts";
+import { handoutKey, type ToolsDeps } from "./deps.ts";
 import { limitOf, registrationLimits } from "./org-limits.ts";
 import { checkDefinition } from "./register-tool.ts";
 import { Waker } from "./waker.ts";
@@ -99,6 +99,7 @@ export async function* connectWorker(
       known = new Set([...known, ...stop].filter((handoutId) => held.has(handoutId)));
       for (const call of news.handed) {
         known.add(call.handoutId);
+        deps.handouts.set(handoutKey(workerId, call.handoutId), { toolId: call.toolId, digest: call.digest });
         yield { type: "call", call, tool: toolByDigest.get(call.digest) ?? "" };
       }
       for (const handoutId of stop) {

@@ -1,3 +1,4 @@
+import type { BoundedMap } from "../../runtime/identity/bounded-map.ts";
 import type { Limits } from "../../runtime/identity/limits.ts";
 import type { Logger } from "../../runtime/log/log.ts";
 import type { CallStore } from "../store/call-store.ts";
@@ -10,6 +11,17 @@ import type { DefinitionCache } from "./definition-cache.ts";
 import type { RunningBuiltIns } from "./running-built-ins.ts";
 import type { WorkerPrincipals } from "./worker-principals.ts";
 
+/** The definition that a hand-out's call has. */
+export interface Handout {
+  readonly toolId: string;
+  readonly digest: string;
+}
+
+/** Where a hand-out stands among `ToolsDeps.handouts`. */
+export function handoutKey(workerId: string, handoutId: string): string {
+  return `${workerId} ${handoutId}`;
+}
+
 /** What the use cases of this service work with. */
 export interface ToolsDeps {
   readonly tools: ToolStore;
@@ -19,6 +31,8 @@ export interface ToolsDeps {
   readonly builtIns: BuiltInCatalog;
   readonly running: RunningBuiltIns;
   readonly definitions: DefinitionCache;
+  /** The definitions of hand-outs that this replica brought to a worker, by worker and hand-out. */
+  readonly handouts: BoundedMap<string, Handout>;
   readonly principals: WorkerPrincipals;
   readonly limits: Limits;
   readonly audit: CallAudit;

@@ -84,13 +84,12 @@ async function* executeByWorker(
   const requestHash = createHash("sha256")
     .update(`${call.toolId} ${call.digest} ${canonicalJson(call.arguments)}`)
     .digest();
-  const { callId, state } = await deps.calls.begin({
+  const callId = await deps.calls.begin({
     ...call,
     requestHash,
     timeoutMs: Math.min(checked.definition.timeoutMs, call.timeoutMs ?? Number.POSITIVE_INFINITY),
     maxOpen: await limitOf(deps.limits, call.orgId, "tool_calls"),
   });
-  if (state === "queued") await deps.calls.dispatch(callId);
   const leaves = options.isResumed === true ? AbortSignal.any([signal, deps.stopping]) : signal;
   for await (const event of watchCall(deps, call.orgId, callId, leaves)) {
     if (event.type === "ended" && !event.isFinal && event.outcome.type === "error") {

@@ -2,21 +2,20 @@ import { createHash } from "node:crypto";
 import { canonicalJson } from "../../runtime/json-schema/canonical-json.ts";
 import { callLimits, exceedsBytes, type Outcome } from "../domain/call.ts";
 import type { Report } from "../store/call-store.ts";
-import type { ToolsDeps } from "./deps.ts";
+import { handoutKey, type ToolsDeps } from "./deps.ts";
 import { resultTooLarge } from "./running-built-ins.ts";
 
 /** How a handler ended. */
 export type Reported = Outcome | { readonly type: "cancelled" };
 
 /**
- * Takes a worker's report of a call's end, and gives the worker what waits for
- * its place. A result that is too large or does not match the tool's output
+ * Takes a worker's report of a call's end. A result that is too large or does not match the tool's output
  * schema ends the call as TOOL_RESULT_INVALID.
  *
  * @throws AppError CALL_NOT_FOUND
  */
 export async function reportResult(
-  deps: Pick<ToolsDeps, "calls" | "workers" | "definitions">,
+  deps: Pick<ToolsDeps, "calls" | "definitions" | "handouts">,
   report: Report,
   reported: Reported,
 ): Promise<void> {
@@ -25,16 +24,11 @@ export async function reportResult(
   const hash = createHash("sha256")
     .update(canonicalJson({ ...outcome }))
     .digest();
-  try {
-    await deps.calls.end(report, outcome.type === "cancelled" ? "cancelled" : outcome, hash);
-  } finally {
-    // Also after a late report, which frees its place.
-    await deps.workers.fill(report.workerId);
-  }
+  await deps.calls.end(report, outcome.type === "cancelled" ? "cancelled" : outcome, hash);
 }
 
 async function checkResult(
-  deps: Pick<ToolsDeps, "calls" | "definitions">,
+  deps: Pick<ToolsDeps, "calls" | "definitions" | "handouts">,
   report: Report,
   result: Outcome & { readonly type: "result" },
 ): Promise<Outcome> {
@@ -42,7 +36,8 @@ async function checkResult(
     const { reason, message } = resultTooLarge();
     return { type: "error", reason, message };
   }
-  const { toolId, digest } = await deps.calls.definitionOf(report);
+  const known = deps.handouts.get(handoutKey(report.workerId, report.handoutId));
+  const { toolId, digest } = known ?? (await deps.calls.definitionOf(report));
   const checked = await deps.definitions.get(report.orgId, toolId, digest);
   const violations = checked?.output?.validate(result.value) ?? [];
   if (violations.length === 0) return result;

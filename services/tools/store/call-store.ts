@@ -52,14 +52,16 @@ export interface Report extends WorkerIdentity {
 /** The calls of tools that workers serve. Every change wakes those who read the call. */
 export interface CallStore {
   /**
-   * Records a call before anything of it happens, or finds the one that has the
-   * key, in one transaction. A call that lapsed is queued again. Raises the
-   * call's epoch to the one given.
+   * Records a call before anything of it happens, or joins the one that has the
+   * key. A new one is handed to a worker that has a place, in the same
+   * transaction; one that lapsed is queued again. Raises the call's epoch to the
+   * one given.
    *
+   * @returns the call's id
    * @throws AppError EPOCH_STALE if the key was seen with a higher epoch;
    * IDEMPOTENCY_KEY_REUSED if with another request; LIMIT_EXCEEDED
    */
-  begin(call: BeginCall): Promise<{ readonly callId: string; readonly state: CallState }>;
+  begin(call: BeginCall): Promise<string>;
   /** Hands the queued calls of a definition to workers that have places, until none is left of either. */
   dispatch(callId: string): Promise<void>;
   /** The call as it is now. */
@@ -94,7 +96,8 @@ export interface CallStore {
   definitionOf(report: Report): Promise<{ readonly toolId: string; readonly digest: string }>;
   /**
    * Ends a call with what its worker reports; `cancelled` for a handler that
-   * stopped. The first report counts.
+   * stopped. The first report counts. Then the worker is given what waits for
+   * its place.
    *
    * @param reportHash SHA-256 of the report, by which a repetition is known
    * @throws AppError CALL_NOT_FOUND if it has ended otherwise, or is not the worker's

@@ -3,7 +3,6 @@ import { AppError } from "../../runtime/errors/app-error.ts";
 import { newId, toUuid } from "../../runtime/ids/id.ts";
 import type { Database } from "../../runtime/postgres/database.ts";
 import {
-  type CallState,
   callLimits,
   cancelled,
   heartbeatLost,
@@ -14,10 +13,14 @@ import {
   unplaced,
   unserved,
 } from "../domain/call.ts";
-import { limitExceeded } from "../domain/limit.ts";
+import { assertNotStale, insertNew, joinKnown, lockKey } from "./begin-calls.ts";
 import type { BeginCall, CallStore, CallView, Report } from "./call-store.ts";
-import { loseCalls } from "./lose-calls.ts";
+import { type Ended, type EndReport, endAlone, endHeld, lockHandout } from "./end-calls.ts";
+import { dispatchCalls, fillWorker, type Given, publishGiven } from "./fill-workers.ts";
+import { GroupCommit } from "./group-commit.ts";
+import { type ReadCall, readCalls } from "./read-calls.ts";
 import type { ToolsSchema } from "./schema.ts";
+import { silentAt } from "./silence.ts";
 import { type Announce, callTopic, type WakeUps, workerTopic } from "./wake-ups.ts";
 
 // Invariants:
@@ -27,20 +30,15 @@ import { type Announce, callTopic, type WakeUps, workerTopic } from "./wake-ups.
 //    call that ended holds its place until its worker says that it stopped.
 // 4. A key's epoch never falls.
 
-/** Parts of output read at once. */
-const maxOutputParts = 64;
 /** Calls settled in one go. */
 const maxSettled = 500;
-/** Calls handed out by one dispatch. */
-const maxRounds = 10_000;
+/** Rounds of one dispatch; what is left then waits for the next sweep. */
+const maxRounds = 100;
 /** Definitions whose queues one sweep looks at. */
 const maxQueues = 100;
 
 /** A worker that takes calls, as `w`. */
 const takesCalls = sql`w.stream_id is not null and not w.draining and w.lease_until > clock_timestamp()`;
-
-/** When the worker of a dispatched call has said nothing of it for too long; null for never. */
-const silentAt = sql`greatest(dispatched_at, heard_at) + make_interval(secs => heartbeat_timeout_ms / 1000.0)`;
 
 const epochMax = 2n ** 63n - 1n;
 
@@ -49,6 +47,13 @@ export class PostgresCallStore implements CallStore {
   readonly #database: Database<ToolsSchema>;
   readonly #wakeUps: WakeUps;
   readonly #workerWaitMs: number;
+  readonly #beginnings = new GroupCommit<BeginCall, string | undefined>((orgId, calls) => this.#beginNew(orgId, calls));
+  readonly #readings = new GroupCommit<ReadCall, CallView | undefined>((orgId, calls) =>
+    this.#database.asOrg(orgId, (transaction) => readCalls(transaction, calls, this.#workerWaitMs)),
+  );
+  readonly #endings = new GroupCommit<EndReport & { readonly outcome: Outcome }, boolean>((orgId, reports) =>
+    this.#endHeld(orgId, reports),
+  );
 
   /** @param workerWaitMs how long a call waits for a worker that serves its definition */
   constructor(database: Database<ToolsSchema>, wakeUps: WakeUps, workerWaitMs: number) {
@@ -57,103 +62,51 @@ export class PostgresCallStore implements CallStore {
     this.#workerWaitMs = workerWaitMs;
   }
 
-  async begin(call: BeginCall): Promise<{ readonly callId: string; readonly state: CallState }> {
+  async begin(call: BeginCall): Promise<string> {
     assertEpoch(call.epoch);
-    return this.#wakeUps.asOrg(this.#database, call.orgId, async (transaction, announce) => {
-      const callId = toUuid("call", newId("call"));
-      const { rows: inserted } = await sql`
-        insert into call (call_id, org_id, key, request_hash, epoch, tool_id, digest, arguments, timeout_ms,
-                          heartbeat_timeout_ms, run_id, traceparent, request_id, state, attempt)
-        values (${callId}, ${call.orgId}, ${call.key}, ${Buffer.from(call.requestHash)}, ${call.epoch}, ${call.toolId},
-                ${call.digest}, ${JSON.stringify(call.arguments)}::json, ${call.timeoutMs},
-                ${call.heartbeatTimeoutMs ?? null}, ${call.runId || null}, ${call.traceparent}, ${call.requestId},
-                'queued', ${call.attempt - 1})
-        on conflict (org_id, key) do nothing returning 1`.execute(transaction);
-      if (inserted.length > 0) {
-        await assertRoom(transaction, call);
-        return { callId, state: "queued" };
-      }
-      const found = await lockKey(transaction, call.key);
-      if (found === undefined) throw new Error("a call was neither made nor found");
-      assertNotStale(call.epoch, found.epoch);
-      if (found.request_hash !== null && !found.request_hash.equals(call.requestHash)) {
-        throw new AppError("IDEMPOTENCY_KEY_REUSED", "the idempotency key was used for another call");
-      }
-      const isVoid = found.state === "ended" && found.has_failed && call.afterFailures > found.void_failures;
-      if (isVoid) await forgetOutcome(transaction, found.call_id, call);
-      const isAgain = found.state === "lapsed" || isVoid;
-      if (isAgain || call.epoch > found.epoch) {
-        await sql`update call set epoch = ${call.epoch},
-            state = case when ${isAgain} then 'queued' else state end,
-            outcome = case when ${isAgain} then null else outcome end,
-            ended_at = case when ${isAgain} then null else ended_at end,
-            timeout_ms = case when ${isAgain} then ${call.timeoutMs} else timeout_ms end,
-            heartbeat_timeout_ms = case when ${isAgain} then ${call.heartbeatTimeoutMs ?? null}
-                                        else heartbeat_timeout_ms end,
-            queued_at = case when ${isAgain} then clock_timestamp() else queued_at end,
-            attempt = case when ${isAgain} then greatest(attempt, ${call.attempt - 1}) else attempt end
-          where call_id = ${found.call_id}`.execute(transaction);
-      }
-      if (isAgain) announce(callTopic(found.call_id));
-      return { callId: found.call_id, state: isAgain ? "queued" : found.state };
-    });
+    const begun = await this.#beginnings.add(call.orgId, call);
+    if (begun !== undefined) return begun;
+    return this.#wakeUps.asOrg(this.#database, call.orgId, (transaction, announce) =>
+      joinKnown(transaction, call, announce),
+    );
+  }
+
+  /** Records what is new and hands it out; `undefined` for a call whose key is known, or for which there is no room. */
+  async #beginNew(orgId: string, calls: readonly BeginCall[]): Promise<readonly (string | undefined)[]> {
+    const asked = calls.map((call) => ({ callId: toUuid("call", newId("call")), call }));
+    let inserted: ReadonlySet<string> = new Set();
+    let given: readonly Given[] = [];
+    try {
+      await this.#database.asOrg(orgId, async (transaction) => {
+        // The second follows the first without waiting for its answer.
+        [inserted, given] = await Promise.all([
+          insertNew(transaction, asked),
+          dispatchCalls(transaction, calls, this.#wakeUps.replicaId),
+        ]);
+      });
+    } finally {
+      // Also when it failed: of a commit only the answer may have been lost.
+      publishGiven(this.#wakeUps, given);
+    }
+    return asked.map(({ callId }) => (inserted.has(callId) ? callId : undefined));
   }
 
   async dispatch(callId: string): Promise<void> {
-    // Each round hands out the oldest call of somebody, or finds that another
-    // replica did: what is queued becomes less, so there is an end.
-    for (let round = 0; round < maxRounds; round++) {
-      const { rows } = await sql<{ worker_id: string }>`
-        select worker_id from (
-          select w.worker_id, w.concurrency, w.assigned_at,
-                 (select count(*) from call held where held.worker_id = w.worker_id and not held.released) as held
-            from call c join worker_tool t on t.tool_id = c.tool_id and t.digest = c.digest
-            join worker w on w.worker_id = t.worker_id
-           where c.call_id = ${callId} and c.state = 'queued' and ${takesCalls}
-        ) candidate
-        where held < concurrency
-        order by held::float8 / concurrency, assigned_at, worker_id limit 1`.execute(this.#database.engine);
-      const workerId = rows[0]?.worker_id;
-      if (workerId === undefined) return;
-      const { rows: given } = await sql<{ call_id: string }>`
-        select call_id from fill_worker(${workerId}, 1, ${this.#wakeUps.replicaId}) call_id`.execute(
-        this.#database.engine,
-      );
-      if (given.length > 0) this.#wakeUps.publish(workerTopic(workerId));
-      for (const { call_id } of given) this.#wakeUps.publish(callTopic(call_id));
+    const { rows: definitions } = await sql<{ tool_id: string; digest: string }>`
+      select tool_id, digest from call where call_id = ${callId} and state = 'queued'`.execute(this.#database.engine);
+    const asked = definitions.map((row) => ({ toolId: row.tool_id, digest: row.digest }));
+    // What a worker was given may have been older calls of its other tools: each round leaves less.
+    for (let round = 0; asked.length > 0 && round < maxRounds; round++) {
+      const given = await dispatchCalls(this.#database.engine, asked, this.#wakeUps.replicaId);
+      publishGiven(this.#wakeUps, given);
+      if (given.length === 0) return;
     }
   }
 
   async read(orgId: string, callId: string, afterPosition: number): Promise<CallView> {
-    return this.#database.asOrg(orgId, async (transaction) => {
-      const { rows } = await sql<ViewRow>`
-        select state, attempt, worker_name, outcome, progress, output_count,
-          1000 * extract(epoch from least(
-            case state
-              when 'dispatched' then least(deadline_at, cancel_deadline, ${silentAt})
-              when 'queued' then case
-                when queued_at + ${ms(this.#workerWaitMs)} > clock_timestamp() then queued_at + ${ms(this.#workerWaitMs)}
-                else queued_at + ${ms(sql`timeout_ms`)} end
-            end,
-            clock_timestamp() + interval '1 minute'
-          ) - clock_timestamp())::float8 as due_in_ms
-          from call where call_id = ${callId}`.execute(transaction);
-      const [row] = rows;
-      if (row === undefined) throw new AppError("CALL_NOT_FOUND", "no such call");
-      const output = row.output_count > afterPosition ? await readOutput(transaction, callId, afterPosition) : [];
-      const position = output.at(-1)?.position ?? afterPosition;
-      return {
-        state: row.state,
-        attempt: row.attempt,
-        workerName: row.worker_name,
-        outcome: row.outcome ?? undefined,
-        progress: row.progress ?? undefined,
-        output: output.map(({ text }) => text.toString("utf8")),
-        position,
-        hasMore: row.output_count > position,
-        dueInMs: Math.max(0, row.due_in_ms),
-      };
-    });
+    const view = await this.#readings.add(orgId, { callId, afterPosition });
+    if (view === undefined) throw new AppError("CALL_NOT_FOUND", "no such call");
+    return view;
   }
 
   async cancel(
@@ -261,33 +214,33 @@ export class PostgresCallStore implements CallStore {
   }
 
   async end(report: Report, outcome: Outcome | "cancelled", reportHash: Uint8Array): Promise<void> {
-    const isTaken = await this.#wakeUps.asOrg(this.#database, report.orgId, async (transaction, announce) => {
-      const call = await lockHandout(transaction, report);
-      if (call === undefined) return false;
-      if (call.state === "ended") {
-        if (call.released) return call.report_hash?.equals(reportHash) === true;
-        // It ended without its handler, which has stopped now.
-        await sql`update call set released = true,
-            progress = case when progress = 'MAY_STILL_RUN' then 'PARTIAL' else progress end
-          where call_id = ${call.call_id}`.execute(transaction);
-        announce(callTopic(call.call_id));
-        return false;
-      }
-      if (outcome === "cancelled" && call.cancel_at === null) {
-        // The worker gave it back, for example because it was stopped itself.
-        await loseCalls(transaction, sql`call_id = ${call.call_id}`);
-      } else {
-        const stored = outcome === "cancelled" ? cancelled : outcome;
-        await sql`update call set
-            state = 'ended', released = true, outcome = ${JSON.stringify(stored)}::json,
-            progress = ${outcome === "cancelled" ? "PARTIAL" : "DONE"}, report_hash = ${Buffer.from(reportHash)},
-            ended_at = clock_timestamp()
-          where call_id = ${call.call_id}`.execute(transaction);
-      }
-      announce(callTopic(call.call_id));
-      return true;
-    });
-    if (!isTaken) throw noSuchCall();
+    const { orgId, workerId } = report;
+    if (outcome !== "cancelled" && (await this.#endings.add(orgId, { report, outcome, reportHash }))) return;
+    try {
+      const isTaken = await this.#wakeUps.asOrg(this.#database, orgId, (transaction, announce) =>
+        endAlone(transaction, { report, outcome, reportHash }, announce),
+      );
+      if (!isTaken) throw noSuchCall();
+    } finally {
+      // Also after a late report, which frees its place.
+      await fillWorker(this.#database.engine, workerId, this.#wakeUps);
+    }
+  }
+
+  /** Ends calls that are still their worker's. Says of each report whether it did. */
+  async #endHeld(orgId: string, reports: readonly (EndReport & { readonly outcome: Outcome })[]): Promise<boolean[]> {
+    let rows: readonly Ended[] = [];
+    try {
+      await this.#database.asOrg(orgId, async (transaction) => {
+        rows = await endHeld(transaction, reports, this.#wakeUps.replicaId);
+      });
+    } finally {
+      for (const { ended_call_id: callId } of rows) if (callId !== null) this.#wakeUps.publish(callTopic(callId));
+      publishGiven(this.#wakeUps, rows);
+    }
+    const ended = new Set(rows.map((row) => row.ended_handout_id));
+    // Of two reports of a hand-out in one group, the other is asked about again.
+    return reports.map(({ report }) => ended.delete(report.handoutId));
   }
 
   async sweep(): Promise<void> {
@@ -296,7 +249,7 @@ export class PostgresCallStore implements CallStore {
       select distinct on (tool_id, digest) call_id from call where state = 'queued' limit ${maxQueues}`.execute(
       this.#database.engine,
     );
-    for (const { call_id } of rows) await this.dispatch(call_id);
+    for (const { call_id: callId } of rows) await this.dispatch(callId);
   }
 
   async settle(callId: string): Promise<void> {
@@ -359,86 +312,6 @@ export class PostgresCallStore implements CallStore {
   }
 }
 
-interface ViewRow {
-  readonly state: CallState;
-  readonly attempt: number;
-  readonly worker_name: string;
-  readonly outcome: Outcome | null;
-  readonly progress: Progress | null;
-  readonly output_count: number;
-  readonly due_in_ms: number;
-}
-
-interface KeyRow {
-  readonly call_id: string;
-  readonly request_hash: Buffer | null;
-  readonly epoch: bigint;
-  readonly state: CallState;
-  readonly progress: Progress | null;
-  readonly worker_id: string | null;
-  readonly was_dispatched: boolean;
-  readonly void_failures: number;
-  /** Null for a call without an outcome. */
-  readonly has_failed: boolean | null;
-}
-
-interface HandoutRow {
-  readonly call_id: string;
-  readonly state: CallState;
-  readonly released: boolean;
-  readonly cancel_at: Date | null;
-  readonly report_hash: Buffer | null;
-  readonly report_seq: bigint;
-  readonly output_count: number;
-  readonly output_bytes: number;
-}
-
-async function lockKey(transaction: QueryExecutorProvider, key: string): Promise<KeyRow | undefined> {
-  const { rows } = await sql<KeyRow>`
-    select call_id, request_hash, epoch, state, progress, worker_id, dispatched_at is not null as was_dispatched,
-           void_failures, outcome->>'type' = 'error' as has_failed
-      from call where key = ${key} for update`.execute(transaction);
-  return rows[0];
-}
-
-/**
- * Makes a call that failed one that was not handed out yet, with the same key.
- * Its worker's place is free: it reported the failure, or was told to stop.
- */
-async function forgetOutcome(transaction: QueryExecutorProvider, callId: string, call: BeginCall): Promise<void> {
-  await sql`delete from call_output where call_id = ${callId}`.execute(transaction);
-  await sql`update call set void_failures = ${call.afterFailures}, request_hash = ${Buffer.from(call.requestHash)},
-      tool_id = ${call.toolId}, digest = ${call.digest}, arguments = ${JSON.stringify(call.arguments)}::json,
-      timeout_ms = ${call.timeoutMs}, heartbeat_timeout_ms = ${call.heartbeatTimeoutMs ?? null},
-      run_id = ${call.runId || null}, traceparent = ${call.traceparent}, request_id = ${call.requestId},
-      losses = 0, handout_id = null, worker_id = null, worker_name = '', released = true, dispatched_at = null,
-      deadline_at = null, cancel_at = null, cancel_deadline = null, heard_at = null, progress = null,
-      report_hash = null, report_seq = 0, output_count = 0, output_bytes = 0
-    where call_id = ${callId}`.execute(transaction);
-}
-
-/** The call that a hand-out is of, if it is the worker's and the worker the principal's. */
-async function lockHandout(transaction: QueryExecutorProvider, report: Report): Promise<HandoutRow | undefined> {
-  const { rows } = await sql<HandoutRow>`
-    select call_id, state, released, cancel_at, report_hash, report_seq, output_count, output_bytes
-      from call
-     where handout_id = ${report.handoutId} and worker_id = ${report.workerId}
-       and exists (select from worker w where w.worker_id = call.worker_id and w.subject = ${report.subject})
-       for update`.execute(transaction);
-  return rows[0];
-}
-
-async function readOutput(
-  transaction: QueryExecutorProvider,
-  callId: string,
-  afterPosition: number,
-): Promise<readonly { readonly position: number; readonly text: Buffer }[]> {
-  const { rows } = await sql<{ position: number; text: Buffer }>`
-    select position, text from call_output where call_id = ${callId} and position > ${afterPosition}
-     order by position limit ${maxOutputParts}`.execute(transaction);
-  return rows;
-}
-
 async function endWhere(
   transaction: QueryExecutorProvider,
   which: RawBuilder<unknown>,
@@ -470,13 +343,6 @@ async function lapseWhere(
   for (const { call_id } of rows) announce(callTopic(call_id));
 }
 
-async function assertRoom(transaction: QueryExecutorProvider, { orgId, maxOpen }: BeginCall): Promise<void> {
-  const { rows } = await sql<{ count: bigint }>`select count(*) from (
-    select from call where state in ('queued', 'dispatched') limit ${maxOpen + 1}) open`.execute(transaction);
-  if (Number(rows[0]?.count ?? 0n) > maxOpen)
-    throw limitExceeded(orgId, "tool_calls", maxOpen, { retryAfterMs: 1_000 });
-}
-
 function ms(value: number | RawBuilder<unknown>): RawBuilder<unknown> {
   return sql`make_interval(secs => ${value} / 1000.0)`;
 }
@@ -486,10 +352,6 @@ function assertEpoch(epoch: bigint): void {
   throw new AppError("INVALID_ARGUMENT", "epoch: must be less than 2^63", {
     violations: [{ field: "epoch", message: "must be less than 2^63", rule: "range" }],
   });
-}
-
-function assertNotStale(epoch: bigint, seen: bigint): void {
-  if (epoch < seen) throw new AppError("EPOCH_STALE", "the key was used with a higher epoch");
 }
 
 function noSuchCall(): AppError {

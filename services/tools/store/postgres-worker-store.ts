@@ -6,6 +6,7 @@ import type { Database } from "../../runtime/postgres/database.ts";
 import { cancelled, workerLimits } from "../domain/call.ts";
 import { keyOf } from "../domain/call-key.ts";
 import { limitExceeded } from "../domain/limit.ts";
+import { fillWorker } from "./fill-workers.ts";
 import { loseCalls } from "./lose-calls.ts";
 import { registerDefinition } from "./postgres-tool-store.ts";
 import type { ToolsSchema } from "./schema.ts";
@@ -97,38 +98,34 @@ export class PostgresWorkerStore implements WorkerStore {
   }
 
   async news(workerId: string, streamId: string, sent: readonly string[]): Promise<WorkerNews> {
-    const { rows: workers } = await sql<{ stream_id: string | null; draining: boolean }>`
-      select stream_id, draining from worker
-       where worker_id = ${workerId} and lease_until > clock_timestamp()`.execute(this.#database.engine);
-    const [worker] = workers;
+    const { rows } = await sql<StreamRow & (NewsRow | { readonly call_id: null })>`/* prepared: tools_news */
+      select w.stream_id, w.draining, c.*
+        from worker w left join lateral (
+          select call_id, handout_id, tool_id, digest, key, attempt, deadline_at, heartbeat_timeout_ms, run_id,
+                 traceparent, request_id, dispatched_at,
+                 handout_id = any(${sent}::uuid[]) as is_sent,
+                 cancel_at is not null or state = 'ended' as should_stop,
+                 case when handout_id = any(${sent}::uuid[]) then null else arguments end as arguments
+            from call where call.worker_id = w.worker_id and not released
+        ) c on true
+       where w.worker_id = ${workerId} and w.lease_until > clock_timestamp()
+       order by c.dispatched_at, c.call_id`.execute(this.#database.engine);
+    const [worker] = rows;
     if (worker === undefined) return { type: "gone" };
     if (worker.stream_id !== streamId) return { type: "superseded" };
-    const { rows } = await sql<NewsRow>`
-      select call_id, handout_id, tool_id, digest, key, attempt, deadline_at, heartbeat_timeout_ms, run_id,
-             traceparent, request_id,
-             handout_id = any(${[...sent]}::uuid[]) as is_sent,
-             cancel_at is not null or state = 'ended' as should_stop,
-             case when handout_id = any(${[...sent]}::uuid[]) then null else arguments end as arguments
-        from call where worker_id = ${workerId} and not released
-       order by dispatched_at, call_id`.execute(this.#database.engine);
+    const calls = rows.filter((row) => row.call_id !== null);
     return {
       type: "calls",
       draining: worker.draining,
-      handed: rows.filter((row) => !row.is_sent && !row.should_stop).map(toHandedCall),
-      cancelled: rows.filter((row) => row.is_sent && row.should_stop).map((row) => row.handout_id),
-      held: rows.map((row) => row.handout_id),
-      unsent: rows.filter((row) => !row.is_sent && row.should_stop).map((row) => row.handout_id),
+      handed: calls.filter((row) => !row.is_sent && !row.should_stop).map(toHandedCall),
+      cancelled: calls.filter((row) => row.is_sent && row.should_stop).map((row) => row.handout_id),
+      held: calls.map((row) => row.handout_id),
+      unsent: calls.filter((row) => !row.is_sent && row.should_stop).map((row) => row.handout_id),
     };
   }
 
-  async fill(workerId: string): Promise<number> {
-    const { rows } = await sql<{ call_id: string }>`
-      select call_id from fill_worker(${workerId}, 1000, ${this.#wakeUps.replicaId}) call_id`.execute(
-      this.#database.engine,
-    );
-    if (rows.length > 0) this.#wakeUps.publish(workerTopic(workerId));
-    for (const { call_id } of rows) this.#wakeUps.publish(callTopic(call_id));
-    return rows.length;
+  fill(workerId: string): Promise<number> {
+    return fillWorker(this.#database.engine, workerId, this.#wakeUps);
   }
 
   async endExpired(): Promise<void> {
@@ -146,6 +143,11 @@ export class PostgresWorkerStore implements WorkerStore {
       for (const workerId of workerIds) announce(workerTopic(workerId));
     });
   }
+}
+
+interface StreamRow {
+  readonly stream_id: string | null;
+  readonly draining: boolean;
 }
 
 interface NewsRow {

@@ -29,6 +29,8 @@ const anySchemas: ToolSchemas = { inputSchema: {}, outputSchema: undefined };
 /** Checks graphs. The same one is checked once, as long as it is among those that came last. */
 export class CheckedGraphs {
   readonly #known = new BoundedMap<string, CheckedGraph>(maxGraphs);
+  /** By the message that they were taken from: an agent's definition is the same one each time. */
+  readonly #taken = new WeakMap<ProtoGraph, CheckedGraph>();
 
   /**
    * Takes a graph over from a request whose rules were checked.
@@ -37,6 +39,12 @@ export class CheckedGraphs {
    * @throws AppError LIMIT_EXCEEDED if it is too large, INVALID_GRAPH with all that is wrong with it
    */
   take(proto: ProtoGraph, field: string): CheckedGraph {
+    const taken = this.#taken.get(proto) ?? this.#find(proto, field);
+    this.#taken.set(proto, taken);
+    return taken;
+  }
+
+  #find(proto: ProtoGraph, field: string): CheckedGraph {
     const graph = (): CheckedGraph => newCheckedGraph(fromProtoGraph(proto, field), field);
     if (proto.steps.length > maxRememberedBytes / 64) return graph();
     const bytes = toBinary(GraphSchema, proto);

@@ -14,7 +14,12 @@ test("the schema goes up, down without a rest, and up again the same", async () 
   const options = { url: database.url, service: "tools", migrations, log: pino({ level: "silent" }) };
   await migrate(options);
   const first = await describeSchema(database.url, "tools");
-  expect(await migrateDown({ ...options, to: "" })).toEqual(["0003-retry", "0002-heartbeat", "0001-initial"]);
+  expect(await migrateDown({ ...options, to: "" })).toEqual([
+    "0004-groups",
+    "0003-retry",
+    "0002-heartbeat",
+    "0001-initial",
+  ]);
   await migrate(options);
   expect(await describeSchema(database.url, "tools")).toEqual(first);
   expect(await migrationStatus(options)).toMatchObject({ unknown: [], edited: [], drift: [] });
