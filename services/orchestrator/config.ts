@@ -40,6 +40,11 @@ export const orchestratorSettings = defineSettings({
     description:
       "How long the sessions of a dead process wait until another one takes them, in milliseconds; 5000 unless said.",
   },
+  CADRE_STEP_FACTS: {
+    schema: setting.optionalFlag(),
+    description:
+      "Whether each step of a run and each call of a tool is stated on agent.steps.v1 and agent.tools.v1: true or false. Default: true with CADRE_BUS=kafka, else false.",
+  },
   CADRE_ORCHESTRATOR_PREVIOUS_WRITERS_ARE_DEAD: {
     schema: setting.flag(false),
     description:

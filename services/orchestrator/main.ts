@@ -86,6 +86,8 @@ export const startOrchestrator: StartService<OrchestratorConfig> = async (platfo
     meter,
   });
   engine.onStored(() => relay.wake());
+      // Elsewhere nobody but us could follow them, and a fact for each step costs half of what the step does.
+      withSteps: config.CADRE_STEP_FACTS ?? platform.kafka !== undefined,
 
   const server = await platform.serve(self, {
     implementations,

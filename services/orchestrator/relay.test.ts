@@ -50,11 +50,12 @@ class FakeBus {
   }
 }
 
-function relay(world: TestOrchestrator, bus: FakeBus): void {
+function relay(world: TestOrchestrator, bus: FakeBus, withSteps = false): void {
   const { engine } = world.orchestrator;
   const source = createJournalRelaySource({
     database: world.database,
     codec,
+    withSteps,
     writer: () => engine.status.writer,
     onLag: (entries) => engine.setUnrelayed(entries),
   });

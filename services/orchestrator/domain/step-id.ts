@@ -34,14 +34,9 @@ export function stepId(runId: string, place: string): string {
   return fromUuid("stp", derivedUuid(runId, place));
 }
 
-/** The id of the fact that an entry states about its run. */
-export function runFactId(runId: string, seq: number): string {
-  return fromUuid("evt", derivedUuid(runId, `run-fact:${seq}`));
-}
-
-/** The id of the fact that an entry states about its turn; a repetition is known by it. */
-export function factId(runId: string, seq: number): string {
-  return fromUuid("evt", derivedUuid(runId, `fact:${seq}`));
+/** The id of the fact that an entry states about something; a repetition is known by it. */
+export function factId(runId: string, about: "turn" | "run" | "step" | "tool", seq: number): string {
+  return fromUuid("evt", derivedUuid(runId, about === "turn" ? `fact:${seq}` : `${about}-fact:${seq}`));
 }
 
 /**

@@ -10,8 +10,10 @@ import type { FailureReason } from "../../runtime/errors/app-error.ts";
 import { isFailureReason } from "../../runtime/errors/failure.ts";
 import { fromUuid, newId } from "../../runtime/ids/id.ts";
 import type { Entry, EntryBody } from "../domain/entry.ts";
+import type { Json } from "../domain/json.ts";
+import type { JournaledEntry } from "./fact-metadata.ts";
 import { toRunChanged } from "./run-facts.ts";
-import { type JournaledEntry, toTurnChanged } from "./turn-facts.ts";
+import { toTurnChanged } from "./turn-facts.ts";
 
 const reasons = ReasonSchema.values.map(({ localName }) => localName).filter(isFailureReason);
 const reason = fc.constantFrom<FailureReason>(...reasons);
@@ -22,7 +24,10 @@ const end = fc.oneof(
   fc.record({ state: fc.constant("cancelled" as const), toolsMayStillRun: fc.constant([]) }),
 );
 const graphEnd = fc.oneof(
-  fc.record({ state: fc.constant("succeeded" as const), output: fc.constant({ value: null, blob: undefined }) }),
+  fc.record({
+    state: fc.constant("succeeded" as const),
+    output: fc.record({ value: fc.jsonValue().map((value) => value as Json), blob: fc.constant(undefined) }),
+  }),
   fc.record({ state: fc.constant("failed" as const), error, step: fc.string() }),
   fc.record({ state: fc.constant("cancelled" as const) }),
 );
@@ -54,6 +59,11 @@ const journaled: fc.Arbitrary<JournaledEntry> = fc.record({
     ),
     requestId: fc.oneof(fc.constant(""), fc.constant(newId("req"))),
     // Callers send it, so it may be anything.
+    labels: fc.constantFrom<Readonly<Record<string, string>>>(
+      {},
+      { "cadre.publish": "output" },
+      { "cadre.publish": "no" },
+    ),
     traceparent: fc.oneof(fc.string({ maxLength: 80 }), fc.constant(`00-${"4b".repeat(16)}-${"00f0".repeat(4)}-01`)),
   }),
 });

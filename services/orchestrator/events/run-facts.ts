@@ -1,29 +1,30 @@
 import { create } from "@bufbuild/protobuf";
-import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import type { Value } from "@bufbuild/protobuf/wkt";
 import { RunChange, type RunChanged, RunChangedSchema } from "@cadre/gen/cadre/events/v1/run_pb";
 import type { FailureReason } from "../../runtime/errors/app-error.ts";
 import { reasonNumber } from "../../runtime/errors/failure.ts";
-import { traceIdOf } from "../../runtime/telemetry/traceparent.ts";
 import type { Entry } from "../domain/entry.ts";
-import { runFactId } from "../domain/step-id.ts";
-import type { JournaledEntry } from "./turn-facts.ts";
+import { factId } from "../domain/step-id.ts";
+import { toValue } from "../store/proto-values.ts";
+import { type JournaledEntry, metadataOf } from "./fact-metadata.ts";
+
+/** A run with this label states its output with its end. */
+const outputLabel = { name: "cadre.publish", value: "output" } as const;
+/** What an output may weigh that is stated, in bytes: an event has 1,000,000 for all of it. */
+const maxOutputBytes = 512 * 1024;
 
 /** The fact that an entry states about its run; undefined for an entry that is of no concern to others. */
-export function toRunChanged({ orgId, runId, seq, entry, origin }: JournaledEntry): RunChanged | undefined {
+export function toRunChanged(journaled: JournaledEntry): RunChanged | undefined {
+  const { runId, seq, entry, origin } = journaled;
   const change = changeOf(entry);
   if (change === undefined) return undefined;
+  const output = origin.labels[outputLabel.name] === outputLabel.value ? outputOf(entry) : undefined;
   return create(RunChangedSchema, {
-    metadata: {
-      eventId: runFactId(runId, seq),
-      seq: BigInt(seq),
-      at: timestampFromMs(entry.atMs),
-      orgId,
-      traceId: traceIdOf(origin.traceparent),
-      requestId: origin.requestId,
-    },
+    metadata: metadataOf(journaled, factId(runId, "run", seq), seq),
     runId,
     change: change.change,
     ...(change.reason === undefined ? {} : { reason: reasonNumber(change.reason) }),
+    ...(output === undefined ? {} : { output }),
   });
 }
 
@@ -50,4 +51,12 @@ function changeOf({ body }: Entry): { readonly change: RunChange; readonly reaso
     default:
       return undefined;
   }
+}
+
+/** The output of a run of a graph; undefined if it has none, or one that is too large for a fact. */
+function outputOf({ body }: Entry): Value | undefined {
+  if (body.type !== "graph.ended" || body.end.state !== "succeeded") return undefined;
+  const { value } = body.end.output;
+  if (value === undefined || Buffer.byteLength(JSON.stringify(value)) > maxOutputBytes) return undefined;
+  return toValue(value);
 }

@@ -1,6 +1,12 @@
 import type { Message } from "@bufbuild/protobuf";
 import type { GenMessage } from "@bufbuild/protobuf/codegenv2";
-import { type RunChanged, RunChangedSchema } from "@cadre/gen/cadre/events/v1/run_pb";
+import {
+  type RunChanged,
+  RunChangedSchema,
+  type StepChanged,
+  StepChangedSchema,
+} from "@cadre/gen/cadre/events/v1/run_pb";
+import { type ToolCalled, ToolCalledSchema } from "@cadre/gen/cadre/events/v1/tool_pb";
 import { type EventMetadata, type TurnChanged, TurnChangedSchema } from "@cadre/gen/cadre/events/v1/turn_pb";
 
 /** What every fact carries beside its own fields. */
@@ -32,8 +38,29 @@ export const agentRuns: Topic<RunChanged> = {
   objectId: (event) => event.runId,
 };
 
-/** All topics of facts that exist. */
-export const topics: readonly Pick<Topic, "name" | "partitions" | "message">[] = [conversationTurns, agentRuns];
+/** A step of a run changed. Stated where `CADRE_STEP_FACTS` says so. */
+export const agentSteps: Topic<StepChanged> = {
+  name: "agent.steps.v1",
+  message: StepChangedSchema,
+  partitions: 12,
+  objectId: (event) => event.runId,
+};
+
+/** A run called a tool. Stated where `CADRE_STEP_FACTS` says so. */
+export const agentTools: Topic<ToolCalled> = {
+  name: "agent.tools.v1",
+  message: ToolCalledSchema,
+  partitions: 12,
+  objectId: (event) => event.runId,
+};
+
+/** All topics that exist. */
+export const topics: readonly Pick<Topic, "name" | "partitions" | "message">[] = [
+  conversationTurns,
+  agentRuns,
+  agentSteps,
+  agentTools,
+];
 
 /** The Kafka and registry subject of a topic's events. */
 export function subjectOf(topic: Pick<Topic, "name">): string {

@@ -82,6 +82,12 @@ export const setting = {
       .enum(["true", "false"], "must be true or false")
       .transform((text) => text === "true")
       .default(fallback),
+  /** A flag whose default depends on other settings. */
+  optionalFlag: () =>
+    z
+      .enum(["true", "false"], "must be true or false")
+      .transform((text) => text === "true")
+      .optional(),
   oneOf: <const V extends readonly [string, ...string[]]>(choices: V, fallback: V[number]) =>
     z.enum(choices, `must be ${choices.join(" or ")}`).default(fallback as never),
   /** Texts separated by commas; blanks around them are dropped. */

@@ -6,6 +6,7 @@ import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2"
 import type { Message } from "@bufbuild/protobuf";
 import type { EventMetadata } from "./turn_pb.js";
 import type { Reason } from "../../errors/v1/reason_pb.js";
+import type { Value } from "@bufbuild/protobuf/wkt";
 
 /**
  * Describes the file cadre/events/v1/run.proto.
@@ -45,6 +46,14 @@ export declare type RunChanged = Message<"cadre.events.v1.RunChanged"> & {
    * @generated from field: cadre.errors.v1.Reason reason = 4;
    */
   reason: Reason;
+
+  /**
+   * What came of it, of a run that succeeded and has the label `cadre.publish`
+   * with the value `output`. Absent if it has more than 512 KiB.
+   *
+   * @generated from field: google.protobuf.Value output = 5;
+   */
+  output?: Value | undefined;
 };
 
 /**
@@ -88,7 +97,7 @@ export declare type StepChanged = Message<"cadre.events.v1.StepChanged"> & {
   kind: StepKind;
 
   /**
-   * Counts from 1.
+   * Counts from 1; 0 of a change that belongs to no attempt.
    *
    * @generated from field: uint32 attempt = 5;
    */
@@ -107,6 +116,35 @@ export declare type StepChanged = Message<"cadre.events.v1.StepChanged"> & {
    * @generated from field: cadre.errors.v1.Reason reason = 7;
    */
   reason: Reason;
+
+  /**
+   * The step's name in its graph; of a call that an agent makes, the name of the
+   * agent's step. Empty in a turn.
+   *
+   * @generated from field: string name = 8;
+   */
+  name: string;
+
+  /**
+   * The position of the element of a fan-out; absent if it is none.
+   *
+   * @generated from field: optional uint32 index = 9;
+   */
+  index?: number | undefined;
+
+  /**
+   * Whether it undoes the step of that name.
+   *
+   * @generated from field: bool compensation = 10;
+   */
+  compensation: boolean;
+
+  /**
+   * Whether another attempt may follow one that failed.
+   *
+   * @generated from field: bool may_retry = 11;
+   */
+  mayRetry: boolean;
 };
 
 /**
@@ -202,6 +240,48 @@ export enum StepKind {
    * @generated from enum value: STEP_KIND_TOOL = 2;
    */
   TOOL = 2,
+
+  /**
+   * The work of an agent; its calls are steps, too.
+   *
+   * @generated from enum value: STEP_KIND_AGENT = 3;
+   */
+  AGENT = 3,
+
+  /**
+   * A wait for a person.
+   *
+   * @generated from enum value: STEP_KIND_APPROVAL = 4;
+   */
+  APPROVAL = 4,
+
+  /**
+   * A wait for a time.
+   *
+   * @generated from enum value: STEP_KIND_TIMER = 5;
+   */
+  TIMER = 5,
+
+  /**
+   * A wait for a message.
+   *
+   * @generated from enum value: STEP_KIND_SIGNAL = 6;
+   */
+  SIGNAL = 6,
+
+  /**
+   * A list, of which each element is a step, too.
+   *
+   * @generated from enum value: STEP_KIND_FAN_OUT = 7;
+   */
+  FAN_OUT = 7,
+
+  /**
+   * Another run.
+   *
+   * @generated from enum value: STEP_KIND_CHILD_RUN = 8;
+   */
+  CHILD_RUN = 8,
 }
 
 /**
@@ -223,7 +303,8 @@ export enum StepChange {
   UNSPECIFIED = 0,
 
   /**
-   * An attempt started.
+   * An attempt started; of a graph's steps, stated only of one that takes longer
+   * than a moment.
    *
    * @generated from enum value: STEP_CHANGE_STARTED = 1;
    */
@@ -237,11 +318,32 @@ export enum StepChange {
   SUCCEEDED = 2,
 
   /**
-   * It failed.
+   * An attempt failed.
    *
    * @generated from enum value: STEP_CHANGE_FAILED = 3;
    */
   FAILED = 3,
+
+  /**
+   * It waits.
+   *
+   * @generated from enum value: STEP_CHANGE_WAITING = 4;
+   */
+  WAITING = 4,
+
+  /**
+   * None of the edges that lead to it was taken.
+   *
+   * @generated from enum value: STEP_CHANGE_SKIPPED = 5;
+   */
+  SKIPPED = 5,
+
+  /**
+   * It was cancelled.
+   *
+   * @generated from enum value: STEP_CHANGE_CANCELLED = 6;
+   */
+  CANCELLED = 6,
 }
 
 /**

@@ -233,6 +233,13 @@ export declare type RunOrigin = Message<"cadre.orchestrator.journal.v1.RunOrigin
    * @generated from field: string traceparent = 4;
    */
   traceparent: string;
+
+  /**
+   * The caller's own marks.
+   *
+   * @generated from field: map<string, string> labels = 18;
+   */
+  labels: { [key: string]: string };
 };
 
 /**
