@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { timestampNow } from "@bufbuild/protobuf/wkt";
-import { TurnChange, TurnChangedSchema } from "@cadre/gen/cadre/events/v1/turn_pb";
+import { TurnChange, type TurnChanged, TurnChangedSchema } from "@cadre/gen/cadre/events/v1/turn_pb";
 import pino from "pino";
 import { createEventCodec } from "../services/runtime/bus/envelope.ts";
 import type { BusEvent } from "../services/runtime/bus/event-bus.ts";
@@ -16,20 +16,23 @@ import { startEmbeddedPostgres } from "../services/runtime/postgres/embedded-ser
 import { startKafkaBroker } from "../test/backends/kafka-broker.ts";
 import { makeTopics } from "../test/backends/kafka-topics.ts";
 import { cadre } from "./events/cadre.ts";
+import { compareCodecs } from "./events/codec.ts";
 import type { Contestant } from "./events/contestant.ts";
 import { bareKafkajs } from "./events/kafkajs.ts";
 import { measureLag } from "./events/lag.ts";
-import { barePlatformatic } from "./events/platformatic.ts";
 import { createOutbox } from "./events/outbox.ts";
+import { barePlatformatic } from "./events/platformatic.ts";
 import { type Comparison, formatFigure, median, printReport } from "./report.ts";
 
 // Events from an outbox to a handler: by Cadre's relay and bus through one real
 // broker of Kafka, beside kafkajs that produces and consumes the same bytes in
 // the same batches; by the bus in PostgreSQL; and @platformatic/kafka, the client
-// that could stand in kafkajs's place. One after the other, in turns.
+// that could stand in kafkajs's place. One after the other, in turns. Then the
+// codec, beside Confluent's for JavaScript.
 //
 //   npm run bench:events                 20,000 events a round, three rounds, a minute of lag
 //   npm run bench:events -- --quick      the same with 5,000 events, and ten seconds
+//   npm run bench:events -- --codec      the codec alone, which needs neither broker nor database
 
 const isQuick = process.argv.includes("--quick");
 const eventsInRound = isQuick ? 5_000 : 20_000;
@@ -37,6 +40,7 @@ const rounds = 3;
 const sessions = 200;
 const steadyRate = 2_000;
 const steadySeconds = isQuick ? 10 : 60;
+const orgId = newId("org");
 const log = pino({ level: "warn" });
 const topic = { name: conversationTurns.name, partitions: conversationTurns.partitions };
 const bareTopics = ["kafkajs", "platformatic"].map((name) => ({ name, partitions: topic.partitions }));
@@ -75,6 +79,7 @@ async function main(): Promise<void> {
       `at ${formatFigure(lag.rate)} events/s: p50 ${formatFigure(lag.p50Ms)} ms, p99 ${formatFigure(lag.p99Ms)} ms, longest ${formatFigure(lag.maxMs)} ms from outbox to handler\n`,
     );
 
+    const codecs = await compareCodecs(orgId, makeFacts(eventsInRound));
     const rateOf = (name: string): number => median(rates.get(name) ?? []);
     const comparison = (name: string, target: string): Comparison => ({
       bench: "events",
@@ -103,6 +108,7 @@ async function main(): Promise<void> {
         theirs: 1_000,
         target: "<= 1",
       },
+      ...codecs,
     ]);
   } finally {
     for (const contestant of contestants) await contestant.close();
@@ -121,13 +127,10 @@ async function measure(contestant: Contestant, events: readonly BusEvent[]): Pro
 }
 
 /** Facts of turns, as the orchestrator states them. */
-async function makeEvents(count: number): Promise<readonly BusEvent[]> {
-  const codec = createEventCodec(createLocalSchemaIds());
-  const orgId = newId("org");
+function makeFacts(count: number): readonly TurnChanged[] {
   const ids = Array.from({ length: sessions }, () => newId("ses"));
-  const events: BusEvent[] = [];
-  for (let index = 0; index < count; index++) {
-    const fact = create(TurnChangedSchema, {
+  return Array.from({ length: count }, (_, index) =>
+    create(TurnChangedSchema, {
       metadata: {
         eventId: newId("evt"),
         seq: BigInt(Math.floor(index / sessions) + 1),
@@ -138,10 +141,16 @@ async function makeEvents(count: number): Promise<readonly BusEvent[]> {
       sessionId: ids[index % sessions] ?? "",
       turnId: newId("run"),
       change: TurnChange.STARTED,
-    });
-    events.push(await codec.encode(conversationTurns, fact, { orgId }));
-  }
+    }),
+  );
+}
+
+async function makeEvents(count: number): Promise<readonly BusEvent[]> {
+  const codec = createEventCodec(createLocalSchemaIds());
+  const events: BusEvent[] = [];
+  for (const fact of makeFacts(count)) events.push(await codec.encode(conversationTurns, fact, { orgId }));
   return events;
 }
 
-await main();
+if (process.argv.includes("--codec")) printReport(await compareCodecs(orgId, makeFacts(eventsInRound)));
+else await main();
