@@ -15,5 +15,5 @@ export const checks: readonly Step[] = [
 
 if (import.meta.main) {
   const { failed } = await runSteps(checks);
-  process.exitCode = failed === 0 ? 0 : 1;
+  process.exitCode = failed.length === 0 ? 0 : 1;
 }

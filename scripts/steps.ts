@@ -8,20 +8,20 @@ export interface Step {
 
 /**
  * Runs steps one after the other and prints a line for each; the output of one
- * that fails is printed whole. Returns how many passed and failed.
+ * that fails is printed whole. Returns how many passed, and the titles of those that failed.
  */
-export async function runSteps(steps: readonly Step[]): Promise<{ passed: number; failed: number }> {
-  let failed = 0;
+export async function runSteps(steps: readonly Step[]): Promise<{ passed: number; failed: readonly string[] }> {
+  const failed: string[] = [];
   for (const step of steps) {
     const startedAt = performance.now();
     const { code, output } = await run(step.command);
     const seconds = ((performance.now() - startedAt) / 1_000).toFixed(1);
     process.stdout.write(`${code === 0 ? "ok  " : "FAIL"} ${step.title} (${seconds} s)\n`);
     if (code === 0) continue;
-    failed += 1;
+    failed.push(step.title);
     process.stdout.write(`${output}\n  ${step.command.join(" ")} ended with ${code}\n`);
   }
-  return { passed: steps.length - failed, failed };
+  return { passed: steps.length - failed.length, failed };
 }
 
 function run([program, ...args]: Step["command"]): Promise<{ code: number; output: string }> {

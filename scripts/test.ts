@@ -4,15 +4,22 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { checks } from "./check.ts";
 import { countTests, type TestCounts } from "./count-tests.ts";
+import { failedTests } from "./failed-tests.ts";
 import { runSteps } from "./steps.ts";
 
-// `npm test`: every check, then every test. The last line counts both.
+// `npm test`: every check, then every test. The last lines name what failed, and
+// the very last one counts both.
+
+interface Suite extends TestCounts {
+  readonly failures: readonly string[];
+}
+
 const directory = mkdtempSync(join(tmpdir(), "cadre-test-"));
 try {
   const checked = await runSteps(checks);
-  // What kills processes, floods, or waits for leases has the machine to itself.
   const suites = [
     runTests(["--exclude", "test/{fault,load}/**", "--exclude", "test/attack/transport-{flood,slow}.test.ts"]),
+    // What kills processes, floods, or waits for leases has the machine to itself.
     runTests([
       "test/fault",
       "test/load",
@@ -22,18 +29,20 @@ try {
     ]),
   ];
   const passed = checked.passed + sum(suites, "passed");
-  const failed = checked.failed + sum(suites, "failed");
+  const failed = checked.failed.length + sum(suites, "failed");
   const skipped = sum(suites, "skipped");
   process.stdout.write(
     "not run: the suites against a real Kafka (npm run test:backends), the full sets of faults (npm run test:faults)\n",
   );
+  const failures = [...checked.failed.map((title) => `check: ${title}`), ...suites.flatMap((suite) => suite.failures)];
+  for (const failure of failures) process.stdout.write(`failed: ${failure}\n`);
   process.stdout.write(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ""}\n`);
   process.exitCode = failed === 0 ? 0 : 1;
 } finally {
   rmSync(directory, { recursive: true, force: true });
 }
 
-function runTests(options: readonly string[]): TestCounts {
+function runTests(options: readonly string[]): Suite {
   const report = join(directory, "report.json");
   rmSync(report, { force: true });
   const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${report}`];
@@ -41,9 +50,15 @@ function runTests(options: readonly string[]): TestCounts {
     stdio: ["ignore", "inherit", "inherit"],
   });
   const counted = countTests(report);
+  const failures = failedTests(report);
+  if (status === 0) return { ...counted, failures };
   // A runner that failed without a failed test (a file that does not load, an
   // error between tests) is a failure all the same.
-  return { ...counted, failed: Math.max(counted.failed, status === 0 ? 0 : 1) };
+  return {
+    ...counted,
+    failed: Math.max(counted.failed, failures.length, 1),
+    failures: failures.length > 0 ? failures : [`vitest run ${options.join(" ")} ended with ${status}: see above`],
+  };
 }
 
 function sum(suites: readonly TestCounts[], what: keyof TestCounts): number {
