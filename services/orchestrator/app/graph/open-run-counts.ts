@@ -1,10 +1,21 @@
+/** Between two counts of an org that starts runs. */
+const recountMs = 1_000;
+const maxOrgs = 10_000;
+
+interface Count {
+  open: number;
+  readonly countedMs: number;
+}
+
 /**
  * How many runs orgs have open, near enough for a limit: counted in the store
- * once a second, and kept up by what this process starts and ends.
+ * once a second, and kept up by what this process starts and ends. Starts at
+ * the same time are answered from one count.
  */
 export class OpenRunCounts {
   readonly #count: (orgUuid: string, most: number) => Promise<number>;
-  readonly #orgs = new Map<string, { open: number; readonly countedMs: number }>();
+  readonly #counts = new Map<string, Count>();
+  readonly #counting = new Map<string, Promise<Count>>();
 
   /** @param count counts an org's open runs in the store, up to a number */
   constructor(count: (orgUuid: string, most: number) => Promise<number>) {
@@ -13,24 +24,30 @@ export class OpenRunCounts {
 
   /** How many are open, or `most` if there are more. */
   async open(orgUuid: string, most: number): Promise<number> {
-    const known = this.#orgs.get(orgUuid);
-    if (known !== undefined && performance.now() - known.countedMs < maxAgeMs) return known.open;
-    const open = await this.#count(orgUuid, most);
-    if (this.#orgs.size >= maxOrgs) this.#orgs.clear();
-    this.#orgs.set(orgUuid, { open, countedMs: performance.now() });
-    return open;
+    const known = this.#counts.get(orgUuid);
+    if (known !== undefined && performance.now() - known.countedMs < recountMs) return known.open;
+    let counting = this.#counting.get(orgUuid);
+    if (counting === undefined) {
+      counting = this.#recount(orgUuid, most).finally(() => this.#counting.delete(orgUuid));
+      this.#counting.set(orgUuid, counting);
+    }
+    return (await counting).open;
   }
 
   started(orgUuid: string): void {
-    const known = this.#orgs.get(orgUuid);
+    const known = this.#counts.get(orgUuid);
     if (known !== undefined) known.open += 1;
   }
 
   ended(orgUuid: string): void {
-    const known = this.#orgs.get(orgUuid);
+    const known = this.#counts.get(orgUuid);
     if (known !== undefined) known.open -= 1;
   }
-}
 
-const maxAgeMs = 1_000;
-const maxOrgs = 10_000;
+  async #recount(orgUuid: string, most: number): Promise<Count> {
+    const count = { open: await this.#count(orgUuid, most), countedMs: performance.now() };
+    if (this.#counts.size >= maxOrgs) this.#counts.clear();
+    this.#counts.set(orgUuid, count);
+    return count;
+  }
+}
