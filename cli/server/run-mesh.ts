@@ -1,24 +1,15 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { createServer } from "node:net";
-import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { ensureDevCertificates } from "../../services/runtime/identity/dev-authority.ts";
 import { loadConfiguration, type ServerConfiguration } from "./configuration.ts";
 import { explainFailedStart } from "./exit.ts";
 import { settingsOf } from "./flags.ts";
+import { type MeshMember, planMembers, renewCertificates } from "./mesh-members.ts";
 import type { ProcessScope } from "./process-scope.ts";
 import { runServer } from "./run-server.ts";
 import { startDatabase } from "./start-database.ts";
-import { type StartableService, serviceStarters } from "./start-service.ts";
 import { version } from "./version.ts";
-
-/** One process of the mesh. */
-interface Member {
-  readonly service: StartableService;
-  readonly settings: Readonly<Record<string, string>>;
-}
 
 const certificateRenewalMs = 3_600_000;
 const firstRestartMs = 200;
@@ -35,7 +26,7 @@ export async function runMesh(options: Readonly<Record<string, unknown>>): Promi
   }
   return runServer(configuration, "mesh", async (scope) => {
     const databaseUrl = configuration.platform.CADRE_DATABASE_URL ?? (await startDatabase(scope));
-    const members = await planMembers(configuration, scope, databaseUrl);
+    const members = await prepareMembers(configuration, scope, databaseUrl);
     await Promise.all(members.map((member) => keepRunning(member, scope)));
     const gateways = members.filter(({ service }) => service === "gateway").map(({ settings }) => settings);
     const urls = gateways.map(({ CADRE_PORT }) => `http://127.0.0.1:${CADRE_PORT}`);
@@ -46,77 +37,36 @@ export async function runMesh(options: Readonly<Record<string, unknown>>): Promi
   });
 }
 
-/** Certificates, ports and settings of every process. */
-async function planMembers(
-  configuration: ServerConfiguration,
+/** Certificates, which are kept good, and what each process is told. */
+async function prepareMembers(
+  { environment, gateway }: ServerConfiguration,
   scope: ProcessScope,
   databaseUrl: string,
-): Promise<Member[]> {
-  const directory = join(scope.dataDirectory, "mesh");
-  const services = Object.keys(serviceStarters) as StartableService[];
-  const renew = (): Promise<unknown> => ensureDevCertificates({ directory, services });
-  await renew();
+): Promise<readonly MeshMember[]> {
+  const { dataDirectory, log } = scope;
+  await renewCertificates(dataDirectory);
   const timer = setInterval(() => {
-    renew().catch((thrown: unknown) => scope.log.error({ err: thrown }, "certificates could not be renewed"));
+    renewCertificates(dataDirectory).catch((thrown: unknown) =>
+      log.error({ err: thrown }, "certificates could not be renewed"),
+    );
   }, certificateRenewalMs);
   scope.onStop("certificate renewal", async () => clearInterval(timer));
-
-  const layout: readonly StartableService[] = [
-    "credentials",
-    "tools",
-    "registry",
-    "orchestrator",
-    "orchestrator",
-    "events",
-    "gateway",
-    "gateway",
-  ];
-  const ports = await freePorts(layout.length + 4);
-  const placed = layout.map((service, index) => ({ service, address: `127.0.0.1:${ports[index]}` }));
-  const addressesOf = (name: StartableService): string =>
-    placed
-      .filter(({ service }) => service === name)
-      .map(({ address }) => address)
-      .join(",");
   // Flags of this process reach the others as settings.
-  const given = Object.entries(configuration.environment).filter(
+  const given = Object.entries(environment).filter(
     (entry): entry is [string, string] => entry[0].startsWith("CADRE_") && entry[1] !== undefined,
   );
-  const shared = {
-    ...Object.fromEntries(given),
-    CADRE_DATA: scope.dataDirectory,
-    CADRE_DATABASE_URL: databaseUrl,
-    CADRE_MESH_CREDENTIALS: addressesOf("credentials"),
-    CADRE_MESH_TOOLS: addressesOf("tools"),
-    CADRE_MESH_REGISTRY: addressesOf("registry"),
-    CADRE_MESH_ORCHESTRATOR: addressesOf("orchestrator"),
-    CADRE_MESH_EVENTS: addressesOf("events"),
-    CADRE_MESH_GATEWAY: addressesOf("gateway"),
-    CADRE_MESH_CA_FILE: join(directory, "authority.pem"),
-    CADRE_MESH_CERT_FILE: join(directory, "{service}.pem"),
-    CADRE_MESH_KEY_FILE: join(directory, "{service}.key"),
-  };
-  // The first gateway has the public port that was asked for, the second one
-  // the ports after its admin port; where a free port was asked for, free ones.
-  const publicPort = configuration.gateway.CADRE_PORT;
-  const adminPort = configuration.gateway.CADRE_ADMIN_PORT;
-  const isFree = publicPort === 0;
-  let gateways = 0;
-  return placed.map(({ service, address }, index) => {
-    const settings: Record<string, string> = { ...shared, CADRE_MESH_LISTEN: address };
-    if (service === "gateway") {
-      const nth = gateways++;
-      const free = ports.slice(layout.length + 2 * nth);
-      settings.CADRE_PORT = String(isFree ? free[0] : publicPort + 2 * nth);
-      settings.CADRE_ADMIN_PORT = String(isFree ? free[1] : adminPort + 2 * nth);
-    }
-    scope.log.debug({ service, address, index }, "planned");
-    return { service, settings };
+  const members = await planMembers({
+    dataDirectory,
+    databaseUrl,
+    settings: Object.fromEntries(given),
+    ports: { public: gateway.CADRE_PORT, admin: gateway.CADRE_ADMIN_PORT },
   });
+  for (const { service, settings } of members) log.debug({ service, address: settings.CADRE_MESH_LISTEN }, "planned");
+  return members;
 }
 
 /** Runs a member for as long as the mesh runs: one that ends is started again. Resolves when it serves. */
-async function keepRunning(member: Member, scope: ProcessScope): Promise<void> {
+async function keepRunning(member: MeshMember, scope: ProcessScope): Promise<void> {
   let child: ChildProcess | undefined;
   let isStopping = false;
   const log = scope.log.child({ component: member.service });
@@ -153,7 +103,7 @@ async function keepRunning(member: Member, scope: ProcessScope): Promise<void> {
   await firstReady;
 }
 
-function launch({ service, settings }: Member) {
+function launch({ service, settings }: MeshMember) {
   const program = fileURLToPath(new URL("../bin/cadre.js", import.meta.url));
   const child = spawn(process.execPath, [program, "serve", service, "--json"], {
     stdio: ["ignore", "pipe", "pipe"],
@@ -180,25 +130,7 @@ async function endChild(child: ChildProcess): Promise<void> {
   clearTimeout(timer);
 }
 
-/** Ports that are free now; all are held until all are found, so that none comes twice. */
-async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(
-    Array.from({ length: count }, async () => {
-      const server = createServer();
-      await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-      return server;
-    }),
-  );
-  const ports = servers.map((server) => {
-    const address = server.address();
-    if (address === null || typeof address === "string") throw new TypeError("a TCP server has a port");
-    return address.port;
-  });
-  await Promise.all(servers.map((server) => new Promise<void>((resolve) => server.close(() => resolve()))));
-  return ports;
-}
-
-function toScreen(members: readonly Member[], urls: readonly string[], scope: ProcessScope): string {
+function toScreen(members: readonly MeshMember[], urls: readonly string[], scope: ProcessScope): string {
   return [
     `Cadre ${version} is ready, each service a process of its own. For development, not for production.`,
     "",
