@@ -1,3 +1,4 @@
+import type { ExportedRun } from "@cadre/gen/cadre/orchestrator/v1/run_pb";
 import {
   type ExportRunResponse,
   hasRunEnded,
@@ -10,8 +11,9 @@ import type { Command } from "commander";
 import { type ConnectionFlags, connect, withConnection } from "../connection.ts";
 import { exitCode } from "../exit-code.ts";
 import { CliError } from "../failure.ts";
-import { readExport, report, type VerifyFlags, verifyFile } from "../ledger/verify.ts";
+import { readExport, readLedgerKeys, report, type VerifyFlags, verifyFile } from "../ledger/verify.ts";
 import { verifyLedger } from "../ledger/verify-ledger.ts";
+import { ledgerKeySet } from "../ledger/verify-signature.ts";
 import { printable, printJson, printLine, printNotice } from "../output.ts";
 import { type SelectionFlags, toSelection, withSelection } from "../run-selection.ts";
 
@@ -22,7 +24,7 @@ interface ReplayFlags extends Flags, SelectionFlags {
   readonly file?: string;
 }
 
-/** Adds `cadre runs export`, `verify` and `replay`. */
+/** Adds `cadre runs export`, `verify`, `keys` and `replay`. */
 export function registerRunHistories(runs: Command): void {
   withConnection(runs.command("export"))
     .description("Writes the journal of a run to standard output, with what is needed to verify it offline.")
@@ -36,14 +38,28 @@ export function registerRunHistories(runs: Command): void {
     .description("Verifies that nothing of a run's ledger was changed: of an exported file, or of a run at the server.")
     .argument("<file or run>", "a file that `cadre runs export` wrote, or run_…")
     .option("--head <hash>", "the ledger's head as it was noted elsewhere")
+    .option(
+      "--keys <file>",
+      "the installation's public keys, as `cadre runs keys` wrote them: its end has to be signed",
+    )
     .option("--json", "print JSON")
     .action(async (given: string, flags: Flags & VerifyFlags) => {
       if (!isRunId(given)) return await verifyFile(given, flags);
       const { entries } = await readEntries(flags, given);
-      const { run } = await (await connect(flags)).runs.get(given);
+      const { runs: served } = await connect(flags);
+      const { run } = await served.get(given);
+      const keys = flags.keys === undefined ? { keys: await served.ledgerKeys() } : await readLedgerKeys(flags.keys);
       // A run that goes on may have more by now than was exported.
       const head = flags.head ?? (hasRunEnded(run.state) ? run.ledgerHead : undefined);
-      report(verifyLedger({ $typeName: "cadre.orchestrator.v1.ExportedRun", runId: given, entries }, head), flags);
+      const exported: ExportedRun = { $typeName: "cadre.orchestrator.v1.ExportedRun", runId: given, entries };
+      report(verifyLedger(exported, { head, keys: ledgerKeySet.parse(keys) }), flags);
+    });
+
+  withConnection(runs.command("keys"))
+    .description("Writes the public keys that the ends of exported ledgers are signed with: keep them elsewhere.")
+    .option("--json", "as without it; for the sake of uniformity")
+    .action(async (flags: Flags) => {
+      printLine(JSON.stringify({ keys: (await (await connect(flags)).runs.ledgerKeys()).map(jsonOf) }));
     });
 
   withConnection(withSelection(runs.command("replay")))

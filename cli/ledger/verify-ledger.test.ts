@@ -58,6 +58,7 @@ function exported(of: readonly Entry["body"][] = bodies): ExportedRun {
       kind,
       body: bytes,
       hash,
+      signature: "",
     });
   }
   return run;
@@ -66,7 +67,7 @@ function exported(of: readonly Entry["body"][] = bodies): ExportedRun {
 test("an intact ledger is told with what the run held on to", () => {
   const run = exported();
   const head = Buffer.from(run.entries[3]?.hash ?? []).toString("hex");
-  expect(verifyLedger(run, head.toUpperCase())).toEqual({
+  expect(verifyLedger(run, { head: head.toUpperCase() })).toEqual({
     intact: true,
     runId: run.runId,
     entries: 4,
@@ -84,6 +85,7 @@ test("an intact ledger is told with what the run held on to", () => {
       ],
       models: ["scripted"],
     },
+    signature: { state: "none" },
   });
 });
 
@@ -117,7 +119,7 @@ test("a tail that was cut off is found by the head, and told without it", () => 
   const run = exported();
   const head = Buffer.from(run.entries.pop()?.hash ?? []).toString("hex");
   expect(verifyLedger(run)).toMatchObject({ intact: true, ended: false });
-  expect(verifyLedger(run, head)).toMatchObject({ intact: false, entry: 3 });
+  expect(verifyLedger(run, { head })).toMatchObject({ intact: false, entry: 3 });
 });
 
 test("what follows an end is found although its hashes are right", () => {

@@ -8,6 +8,7 @@ import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { type Entry, EntrySchema } from "@cadre/gen/cadre/orchestrator/journal/v1/entry_pb";
 import type { ExportedRun, ExportRunResponse } from "@cadre/gen/cadre/orchestrator/v1/run_pb";
 import { toUuid } from "../../services/runtime/ids/id.ts";
+import { type LedgerKeySet, type SignedHead, verifySignature } from "./verify-signature.ts";
 
 /** What a run held on to, as its ledger says. */
 export interface LedgerPins {
@@ -20,6 +21,17 @@ export interface LedgerPins {
   readonly tools: readonly { readonly name: string; readonly digest: string }[];
   readonly models: readonly string[];
 }
+
+/** What a ledger is held to besides itself; both are noted elsewhere. */
+export interface LedgerWitness {
+  /** Its head, in hexadecimal. */
+  readonly head?: string | undefined;
+  /** The installation's public keys, one of which has to have signed its end. */
+  readonly keys?: LedgerKeySet | undefined;
+}
+
+/** Who signed the end of a ledger: without keys, one that is there is not checked. */
+export type LedgerSignature = ({ readonly state: "verified" } & SignedHead) | { readonly state: "unchecked" | "none" };
 
 /** What came of a verification. */
 export type LedgerReport =
@@ -34,6 +46,7 @@ export type LedgerReport =
       readonly firstAt: Date | undefined;
       readonly lastAt: Date | undefined;
       readonly pins: LedgerPins;
+      readonly signature: LedgerSignature;
     }
   | {
       readonly intact: false;
@@ -44,12 +57,11 @@ export type LedgerReport =
     };
 
 /**
- * Verifies the chain over all entries.
- *
- * @param expectedHead the ledger's head as it was noted elsewhere, in hexadecimal; without it, entries that were cut
- *   off at the end of a run that has not ended cannot be noticed
+ * Verifies the chain over all entries. Without a witness, entries that were cut
+ * off at the end of a run that has not ended cannot be noticed, nor a ledger
+ * that was written anew with all its hashes.
  */
-export function verifyLedger({ runId, entries }: ExportedRun, expectedHead?: string): LedgerReport {
+export function verifyLedger({ runId, entries }: ExportedRun, witness: LedgerWitness = {}): LedgerReport {
   const run = Buffer.from(toUuid("run", runId).replaceAll("-", ""), "hex");
   let previous: Uint8Array = new Uint8Array(32);
   const decoded: Entry[] = [];
@@ -69,9 +81,17 @@ export function verifyLedger({ runId, entries }: ExportedRun, expectedHead?: str
   }
   const head = Buffer.from(previous).toString("hex");
   if (entries.length === 0) return { intact: false, runId, entry: 1, problem: "there is none" };
-  if (expectedHead !== undefined && expectedHead.toLowerCase() !== head) {
-    const problem = `the ledger ends with ${head}, and not with ${expectedHead}: entries are missing, or were made up`;
+  if (witness.head !== undefined && witness.head.toLowerCase() !== head) {
+    const problem = `the ledger ends with ${head}, and not with ${witness.head}: entries are missing, or were made up`;
     return { intact: false, runId, entry: entries.length, problem };
+  }
+  const signature = entries.at(-1)?.signature ?? "";
+  const signed =
+    witness.keys === undefined
+      ? undefined
+      : verifySignature(signature, { runId, entries: entries.length, head }, witness.keys);
+  if (signed !== undefined && "problem" in signed) {
+    return { intact: false, runId, entry: entries.length, problem: signed.problem };
   }
   const last = decoded.at(-1);
   return {
@@ -83,6 +103,8 @@ export function verifyLedger({ runId, entries }: ExportedRun, expectedHead?: str
     firstAt: decoded[0]?.at === undefined ? undefined : timestampDate(decoded[0].at),
     lastAt: last?.at === undefined ? undefined : timestampDate(last.at),
     pins: pinsOf(decoded),
+    signature:
+      signed === undefined ? { state: signature === "" ? "none" : "unchecked" } : { state: "verified", ...signed },
   };
 }
 

@@ -6,6 +6,11 @@ export const orchestratorSettings = defineSettings({
     schema: setting.text("scripted"),
     description: "The model of the agent `assistant` that every org has, as `cadre` lists it; scripted unless said.",
   },
+  CADRE_LEDGER_KEYS: {
+    schema: setting.optionalText(),
+    description:
+      "A directory with the keys that ends of ledgers are signed with, *.key with 64 hexadecimal digits, 0600; the same for all orchestrators, and the last one by name signs. Default: <data>/keys/ledger, with a key made at first start.",
+  },
   CADRE_OPENAI_API_KEY: {
     schema: setting.optionalText(),
     description: "The key of the OpenAI-compatible endpoint; prefer CADRE_OPENAI_API_KEY_FILE.",

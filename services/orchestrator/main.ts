@@ -20,6 +20,7 @@ import { migrate } from "../runtime/postgres/migrator.ts";
 import { openDatabase } from "../runtime/postgres/open-database.ts";
 import type { OrchestratorConfig } from "./config.ts";
 import { createJournalRelaySource } from "./events/journal-relay-source.ts";
+import { openLedgerKeys } from "./ledger/ledger-keys.ts";
 import { createConfiguredModels } from "./models/configured-models.ts";
 import { createOrchestrator } from "./orchestrator.ts";
 import { createToolRunner } from "./rpc/tool-client.ts";
@@ -60,6 +61,10 @@ export const startOrchestrator: StartService<OrchestratorConfig> = async (platfo
     principals: createPrincipalCheck({ authentication, changes }),
     limits: createLimits({ authentication, changes, log }),
     pages,
+    ledgerKeys: openLedgerKeys({
+      directory: config.CADRE_LEDGER_KEYS ?? join(platform.dataDirectory, "keys", "ledger"),
+      log: log.child({ component: "ledger" }),
+    }),
     audit: platform.audit(self).sink,
     meter,
     tracer,

@@ -18,6 +18,7 @@ import { observeEngine } from "./app/engine-metrics.ts";
 import { CheckedGraphs } from "./app/graph/checked-graphs.ts";
 import type { ToolRunner } from "./app/ports.ts";
 import { createTurnMetrics } from "./app/turn-metrics.ts";
+import type { LedgerKeys } from "./ledger/ledger-keys.ts";
 import { Retention } from "./ledger/retention.ts";
 import type { ModelCatalog } from "./models/model.ts";
 import { agentHandlers } from "./rpc/agent-handlers.ts";
@@ -53,6 +54,7 @@ export interface OrchestratorOptions {
   readonly principals: PrincipalCheck;
   readonly limits: Limits;
   readonly pages: PageTokens;
+  readonly ledgerKeys: LedgerKeys;
   /** Where what is done run by run is written; what a request asks for is written by whoever let it in. */
   readonly audit: AuditSink;
   readonly meter: Meter;
@@ -162,7 +164,7 @@ export function createOrchestrator(options: OrchestratorOptions): Orchestrator {
     audit: options.audit,
     log: log.child({ component: "runs" }),
   };
-  const ledgerDeps = { ...runDeps, starter: engine, engine: database.engine, tools };
+  const ledgerDeps = { ...runDeps, starter: engine, engine: database.engine, tools, keys: options.ledgerKeys };
   const schedules = new PostgresScheduleStore(database);
   const scheduledRuns = createScheduledRuns(runDeps);
   engine.accompany(

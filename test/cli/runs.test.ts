@@ -114,7 +114,14 @@ test("a run is shown, listed, drawn, exported, verified, replayed and traced", a
   writeFileSync(join(home, "history.json"), (await cadre("runs", "export", runId)).stdout);
   const { ledger_head: head } = await json("runs", "get", runId);
   expect(await json("runs", "verify", "history.json", "--head", head)).toMatchObject({ intact: true, head });
-  expect(await json("runs", "verify", runId)).toMatchObject({ intact: true, head });
+  writeFileSync(join(home, "keys.json"), (await cadre("runs", "keys")).stdout);
+  const signed = await json("runs", "verify", "history.json", "--keys", "keys.json");
+  expect(signed).toMatchObject({ intact: true, signature: "verified", signed_by: expect.any(String) });
+  expect(await json("runs", "verify", runId)).toMatchObject({ intact: true, head, signed_by: signed.signed_by });
+  expect(await cadre("runs", "verify", "history.json", "--keys", "history.json")).toMatchObject({
+    code: 2,
+    stderr: expect.stringContaining("cadre runs keys"),
+  });
   const history = JSON.parse(readFileSync(join(home, "history.json"), "utf8"));
   const [, second] = history.entries;
   second.body = `${second.body.slice(0, 8)}${second.body[8] === "A" ? "B" : "A"}${second.body.slice(9)}`;

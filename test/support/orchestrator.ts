@@ -15,6 +15,7 @@ import { ToolExecutionService } from "@cadre/gen/cadre/tools/v1/tool_pb";
 import { type Client, ConnectError, createClient, type Interceptor, type Transport } from "@connectrpc/connect";
 import { createNoopMeter, trace } from "@opentelemetry/api";
 import pino from "pino";
+import { openLedgerKeys } from "../../services/orchestrator/ledger/ledger-keys.ts";
 import { createModelCatalog, type Model } from "../../services/orchestrator/models/model.ts";
 import { createScriptedModel } from "../../services/orchestrator/models/scripted.ts";
 import { createOrchestrator, type Orchestrator } from "../../services/orchestrator/orchestrator.ts";
@@ -137,6 +138,7 @@ export async function startTestOrchestrator(
     },
     limits: { get: (_orgId, name) => options.limits?.[name] ?? testLimits[name] ?? 0 },
     pages: createPageTokens(new Uint8Array(32)),
+    ledgerKeys: openLedgerKeys({ directory: join(blobs, "keys"), log }),
     audit: { append: async (event) => void audited.push(event) },
     meter: createNoopMeter(),
     tracer: trace.getTracer("test"),

@@ -4,6 +4,7 @@ import {
   BatchAction,
   type Checkpoint,
   type ExportRunResponse,
+  type LedgerKey,
   type ReplayRunsResponse,
   type Run,
   RunService,
@@ -158,6 +159,8 @@ export interface Runs {
     runId: string,
     options?: { readonly signal?: AbortSignal },
   ): AsyncGenerator<ExportRunResponse, void, undefined>;
+  /** Returns the keys of a JWK set by which the signature of an export's last entry is verified; the first one signs. */
+  ledgerKeys(options?: CallOptions): Promise<readonly LedgerKey[]>;
   /** Checks stored histories against the code and the definitions at hand, without executing anything. */
   replay(
     history: RunFilterOptions | { readonly runId: string; readonly entries: readonly ExportRunResponse[] },
@@ -256,6 +259,10 @@ export function createRuns(caller: Caller): Runs {
       }
     },
     export: (runId, options = {}) => readOnce(caller, method.exportRun, { runId }, options.signal),
+    async ledgerKeys(options) {
+      const { keys } = await caller.unary(method.listLedgerKeys, {}, options);
+      return keys;
+    },
     replay(history, options = {}) {
       const selection =
         "entries" in history

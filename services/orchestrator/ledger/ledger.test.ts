@@ -12,6 +12,7 @@ import {
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { verifyLedger } from "../../../cli/ledger/verify-ledger.ts";
+import { ledgerKeySet } from "../../../cli/ledger/verify-signature.ts";
 import { FakeTools } from "../../../test/support/fake-tools.ts";
 import {
   migrateOrchestrator,
@@ -23,6 +24,7 @@ import {
 } from "../../../test/support/orchestrator.ts";
 import { createTestDatabase, type TestDatabase } from "../../../test/support/postgres.ts";
 import { newId, toUuid } from "../../runtime/ids/id.ts";
+import { chainHash } from "../domain/chain.ts";
 
 const principal = testPrincipal();
 const limits: Record<string, number> = {
@@ -122,14 +124,39 @@ describe("a ledger", () => {
   test("that was exported is verified offline, up to the head that the run shows", async () => {
     const runId = await start(chain, "hello");
     const { ledgerHead, lastSeq, pins } = await ended(runId);
-    const report = verifyLedger(await exported(runId), ledgerHead);
+    const { keys } = await cadre.runs.listLedgerKeys({});
+    const report = verifyLedger(await exported(runId), { head: ledgerHead, keys: ledgerKeySet.parse({ keys }) });
     expect(report).toMatchObject({
       intact: true,
       entries: Number(lastSeq),
       head: ledgerHead,
       ended: true,
       pins: { definition: pins?.definitionDigest, tools: [{ name: "echo", digest: pins?.tools[0]?.digest }] },
+      signature: { state: "verified", keyId: keys[0]?.kid },
     });
+  });
+
+  test("that was written anew with all its hashes is told by its signature, and so is one that was cut off", async () => {
+    const runId = await start(chain, "hello");
+    await ended(runId);
+    const keys = ledgerKeySet.parse({ keys: (await cadre.runs.listLedgerKeys({})).keys });
+    const rewritten = await exported(runId);
+    let hash: Uint8Array = new Uint8Array(32);
+    for (const entry of rewritten.entries) {
+      if (entry.seq === 1n)
+        entry.body = Buffer.from(Buffer.from(entry.body).toString("latin1").replace("hello", "hallo"), "latin1");
+      hash = entry.hash = chainHash(hash, toUuid("run", runId), Number(entry.seq), entry.kind, entry.body);
+    }
+    // The control: by its hashes alone nothing is wrong with it.
+    expect(verifyLedger(rewritten)).toMatchObject({ intact: true, signature: { state: "unchecked" } });
+    expect(verifyLedger(rewritten, { keys })).toMatchObject({
+      intact: false,
+      problem: expect.stringContaining("rewritten"),
+    });
+    const cut = await exported(runId);
+    cut.entries.pop();
+    expect(verifyLedger(cut)).toMatchObject({ intact: true, ended: false, signature: { state: "none" } });
+    expect(verifyLedger(cut, { keys })).toMatchObject({ intact: false, problem: "its end is not signed" });
   });
 
   test.each([
@@ -140,7 +167,9 @@ describe("a ledger", () => {
     const runId = await start(chain, "hello");
     await ended(runId);
     await superuser.query(statement, [toUuid("run", runId)]);
-    expect(verifyLedger(await exported(runId))).toMatchObject({ intact: false, entry: seq });
+    const damaged = await exported(runId);
+    expect(verifyLedger(damaged)).toMatchObject({ intact: false, entry: seq });
+    expect(damaged.entries.map(({ signature }) => signature).join("")).toBe("");
     const [result] = await replayed({ runIds: [runId] });
     expect(result?.error).toMatchObject({ reason: Reason.DATA_LOSS, message: expect.stringContaining(`entry ${seq}`) });
     expect(await reasonOf(cadre.runs.forkRun({ runId, checkpoint: 1 }))).toBe("DATA_LOSS");

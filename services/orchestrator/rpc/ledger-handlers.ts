@@ -13,8 +13,10 @@ import { reasonNumber } from "../../runtime/errors/failure.ts";
 import { fromUuid, toUuid } from "../../runtime/ids/id.ts";
 import type { PageTokens } from "../../runtime/page/page-token.ts";
 import { requestContext, requirePrincipal } from "../../runtime/rpc/request-context.ts";
+import { chainHash, emptyChain } from "../domain/chain.ts";
 import { checkpointsOf } from "../ledger/checkpoint.ts";
 import { type ForkRunDeps, forkRun } from "../ledger/fork-run.ts";
+import type { LedgerKeys } from "../ledger/ledger-keys.ts";
 import { readHistory } from "../ledger/read-history.ts";
 import { type ReplayDeps, type ReplayResult, replayExported, replayStored } from "../ledger/replay-run.ts";
 import type { RunReadStore, RunRow } from "../store/run-read-store.ts";
@@ -25,12 +27,13 @@ import { toSelection } from "./run-filter.ts";
 export interface LedgerHandlerDeps extends ForkRunDeps, Omit<ReplayDeps, keyof ForkRunDeps> {
   readonly runs: Pick<RunReadStore, "find" | "list">;
   readonly pages: PageTokens;
+  readonly keys: LedgerKeys;
 }
 
 /** The methods of RunService about the ledgers of runs. */
 export type LedgerHandlers = Pick<
   ServiceImpl<typeof RunService>,
-  "exportRun" | "replayRuns" | "listCheckpoints" | "forkRun"
+  "exportRun" | "listLedgerKeys" | "replayRuns" | "listCheckpoints" | "forkRun"
 >;
 
 const checkpointsMethod = `${RunService.typeName}/ListCheckpoints`;
@@ -51,7 +54,9 @@ export function ledgerHandlers(deps: LedgerHandlerDeps): LedgerHandlers {
   return {
     async *exportRun({ runId }, context) {
       const row = await rowOf(context, runId);
-      // As it is stored, damaged or not: whoever verifies it is told where.
+      // As it is stored, damaged or not: whoever verifies it is told where. Only what is intact is signed.
+      let chain: Uint8Array = emptyChain;
+      let intact = 0;
       for (let last = 0; last < row.head && !context.signal.aborted; ) {
         const page = await deps.engine
           .selectFrom("entry")
@@ -63,17 +68,34 @@ export function ledgerHandlers(deps: LedgerHandlerDeps): LedgerHandlers {
           .limit(pageEntries)
           .execute();
         for (const { seq, kind, body, hash } of page) {
+          const isNext = seq === intact + 1 && isEqual(chainHash(chain, row.runId, seq, kind, body), hash);
+          if (isNext) intact = seq;
+          chain = hash;
+          const isSigned = intact === row.head && isEqual(hash, row.chain);
           yield create(ExportRunResponseSchema, {
             seq: BigInt(seq),
             kind,
             body: Uint8Array.from(body),
             hash: Uint8Array.from(hash),
+            signature: isSigned ? deps.keys.sign({ runId, entries: seq, hash }) : "",
           });
         }
         const end = page.at(-1)?.seq;
         if (end === undefined) return;
         last = end;
       }
+    },
+
+    async listLedgerKeys() {
+      const keys = deps.keys.published().map(({ kid, x }) => ({
+        kty: "OKP",
+        crv: "Ed25519",
+        kid,
+        x,
+        use: "sig",
+        alg: "EdDSA",
+      }));
+      return { keys };
     },
 
     async listCheckpoints(request, context) {
@@ -162,6 +184,10 @@ function toResponse(runId: string, { entries, error, diff }: ReplayResult) {
       ? {}
       : { error: create(RunErrorSchema, { reason: reasonNumber(error.reason), message: error.message }) }),
   });
+}
+
+function isEqual(a: Uint8Array, b: Uint8Array): boolean {
+  return Buffer.compare(a, b) === 0;
 }
 
 /** A turn is its session's business. */

@@ -26,6 +26,7 @@ import { deleteRun, type PruneDeps } from "../ledger/prune-run.ts";
 import { hasEnded, runState } from "../store/append-store.ts";
 import { fromProtoValue } from "../store/proto-values.ts";
 import type { RunRow } from "../store/run-read-store.ts";
+import type { LedgerHandlers } from "./ledger-handlers.ts";
 import { pageSize } from "./page-size.ts";
 import { type ReadRunDeps, readRun, runNotFound } from "./read-run.ts";
 import { filterText, toSelection } from "./run-filter.ts";
@@ -45,10 +46,7 @@ export interface RunHandlerDeps extends StartRunDeps, ReadRunDeps {
 }
 
 /** The methods of RunService that change runs and read them; those about their ledgers are elsewhere. */
-export type RunHandlers = Omit<
-  ServiceImpl<typeof RunService>,
-  "exportRun" | "replayRuns" | "listCheckpoints" | "forkRun"
->;
+export type RunHandlers = Omit<ServiceImpl<typeof RunService>, keyof LedgerHandlers>;
 
 /** Past what any run reaches. */
 const maxSeq = 2 ** 31 - 1;

@@ -1264,6 +1264,16 @@ export declare type ExportRunResponse = Message<"cadre.orchestrator.v1.ExportRun
    * @generated from field: bytes hash = 4;
    */
   hash: Uint8Array;
+
+  /**
+   * Of the last entry of an intact journal: the installation's signature of
+   * where it ended at that time, a compact JWS (RFC 7515) by EdDSA with a key of
+   * ListLedgerKeys. It signs the JSON object of `run_id`, `entries` (how many),
+   * `head` (the last hash, in lower-case hexadecimal) and `signed_at`.
+   *
+   * @generated from field: string signature = 5;
+   */
+  signature: string;
 };
 
 /**
@@ -1271,6 +1281,95 @@ export declare type ExportRunResponse = Message<"cadre.orchestrator.v1.ExportRun
  * Use `create(ExportRunResponseSchema)` to create a new message.
  */
 export declare const ExportRunResponseSchema: GenMessage<ExportRunResponse>;
+
+/**
+ * Asks for the keys of ledgers.
+ *
+ * @generated from message cadre.orchestrator.v1.ListLedgerKeysRequest
+ */
+export declare type ListLedgerKeysRequest = Message<"cadre.orchestrator.v1.ListLedgerKeysRequest"> & {
+};
+
+/**
+ * Describes the message cadre.orchestrator.v1.ListLedgerKeysRequest.
+ * Use `create(ListLedgerKeysRequestSchema)` to create a new message.
+ */
+export declare const ListLedgerKeysRequestSchema: GenMessage<ListLedgerKeysRequest>;
+
+/**
+ * A JWK set (RFC 7517).
+ *
+ * @generated from message cadre.orchestrator.v1.ListLedgerKeysResponse
+ */
+export declare type ListLedgerKeysResponse = Message<"cadre.orchestrator.v1.ListLedgerKeysResponse"> & {
+  /**
+   * All keys that are kept; the first one signs.
+   *
+   * @generated from field: repeated cadre.orchestrator.v1.LedgerKey keys = 1;
+   */
+  keys: LedgerKey[];
+};
+
+/**
+ * Describes the message cadre.orchestrator.v1.ListLedgerKeysResponse.
+ * Use `create(ListLedgerKeysResponseSchema)` to create a new message.
+ */
+export declare const ListLedgerKeysResponseSchema: GenMessage<ListLedgerKeysResponse>;
+
+/**
+ * An Ed25519 public key as a JWK (RFC 8037).
+ *
+ * @generated from message cadre.orchestrator.v1.LedgerKey
+ */
+export declare type LedgerKey = Message<"cadre.orchestrator.v1.LedgerKey"> & {
+  /**
+   * The key's type: `OKP`.
+   *
+   * @generated from field: string kty = 1;
+   */
+  kty: string;
+
+  /**
+   * The curve: `Ed25519`.
+   *
+   * @generated from field: string crv = 2;
+   */
+  crv: string;
+
+  /**
+   * The key's name: its SHA-256 thumbprint (RFC 7638).
+   *
+   * @generated from field: string kid = 3;
+   */
+  kid: string;
+
+  /**
+   * Its 32 bytes, in base64url.
+   *
+   * @generated from field: string x = 4;
+   */
+  x: string;
+
+  /**
+   * What for: `sig`.
+   *
+   * @generated from field: string use = 5;
+   */
+  use: string;
+
+  /**
+   * By which algorithm: `EdDSA`.
+   *
+   * @generated from field: string alg = 6;
+   */
+  alg: string;
+};
+
+/**
+ * Describes the message cadre.orchestrator.v1.LedgerKey.
+ * Use `create(LedgerKeySchema)` to create a new message.
+ */
+export declare const LedgerKeySchema: GenMessage<LedgerKey>;
 
 /**
  * Asks to check histories.
@@ -1690,6 +1789,17 @@ export declare const RunService: GenService<{
     methodKind: "server_streaming";
     input: typeof ExportRunRequestSchema;
     output: typeof ExportRunResponseSchema;
+  },
+  /**
+   * Returns the public keys that the ends of exported journals are signed with,
+   * as a JWK set: note it elsewhere, to verify exports without a server.
+   *
+   * @generated from rpc cadre.orchestrator.v1.RunService.ListLedgerKeys
+   */
+  listLedgerKeys: {
+    methodKind: "unary";
+    input: typeof ListLedgerKeysRequestSchema;
+    output: typeof ListLedgerKeysResponseSchema;
   },
   /**
    * Checks stored histories against the code and the definitions at hand,
