@@ -80,6 +80,12 @@ describe.each(topologies)("%s", (topology) => {
     const runs = await Promise.all(Array.from({ length: 20 }, start));
     const listed = await Array.fromAsync(cadre.runs.list({ labels, pageSize: 7 }));
     expect(listed.map(({ runId }) => runId).toSorted()).toEqual(runs.map(({ runId }) => runId).toSorted());
+    // By curl, too, whose brackets would be patterns without --globoff.
+    const auth = ["-sS", "--globoff", "-H", `Authorization: Bearer ${server.adminKey}`];
+    const byRest = async (query: string) =>
+      JSON.parse((await runProgram("curl", [...auth, `${server.url}/v1/runs?${query}`])).stdout).runs;
+    expect(await byRest(`filter.labels[doors]=${topology}`)).toHaveLength(20);
+    expect(await byRest(`filter.labels[doors]=${topology}&filter.labels[nosuch]=x`)).toEqual([]);
     const results = await Promise.all(
       runs.map(async (run, index) => {
         await run.signal("go", index);

@@ -237,7 +237,13 @@ function parametersOf(route: Route, writer: SchemaWriter): unknown[] {
 
 function toParameter(name: string, field: DescField, writer: SchemaWriter): Record<string, unknown> {
   const { description, ...schema } = writer.field(field);
-  return description === undefined ? { name, schema } : { name, description, schema };
+  return {
+    name,
+    ...(description === undefined ? {} : { description }),
+    // `labels[team]=billing`, a parameter for each key.
+    ...(field.fieldKind === "map" ? { style: "deepObject", explode: true } : {}),
+    schema,
+  };
 }
 
 /** The fields that a query can give, nested ones by their paths. */
@@ -245,7 +251,8 @@ function* queryFields(message: DescMessage, prefix: string): Generator<readonly 
   for (const field of message.fields) {
     const isPlain = field.fieldKind === "scalar" || field.fieldKind === "enum";
     const isList = field.fieldKind === "list" && field.listKind !== "message";
-    if (isPlain || isList) yield [`${prefix}${field.name}`, field];
+    const isMap = field.fieldKind === "map" && field.mapKind !== "message";
+    if (isPlain || isList || isMap) yield [`${prefix}${field.name}`, field];
     else if (field.fieldKind === "message") {
       const { typeName } = field.message;
       if (/^google\.protobuf\.(Timestamp|Duration|FieldMask|\w+Value)$/.test(typeName)) {

@@ -13,6 +13,7 @@ import {
 import { ValueSchema } from "@bufbuild/protobuf/wkt";
 import { IssueKeyRequestSchema, Role } from "@cadre/gen/cadre/credentials/v1/api_key_pb";
 import { PrincipalSchema } from "@cadre/gen/cadre/credentials/v1/identity_pb";
+import { ListRunsRequestSchema } from "@cadre/gen/cadre/orchestrator/v1/run_pb";
 import {
   CreateSessionRequestSchema,
   ListTurnsRequestSchema,
@@ -98,6 +99,10 @@ test("a query in words", () => {
     create(IssueKeyRequestSchema, { scopes: ["a", "b"], role: Role.ADMIN }),
   );
   expect(bind(routeTo(ListTurnsRequestSchema), { query: "pageSize=5" })).toMatchObject({ pageSize: 5 });
+  const labels = "filter.labels[team]=billing&filter.labels%5Ba.b/c%5D=&filter.labels[x[y]]=z";
+  expect(bind(routeTo(ListRunsRequestSchema), { query: labels })).toEqual(
+    create(ListRunsRequestSchema, { filter: { labels: { team: "billing", "a.b/c": "", "x[y]": "z" } } }),
+  );
 });
 
 test("a body may be one field", () => {
@@ -146,7 +151,15 @@ test.each<[string, Route, Partial<RequestParts>, string, string]>([
     "two names",
   ],
   ["a boolean that is none", routeTo(PrincipalSchema), { query: "operator=1" }, "operator", "true or false"],
-  ["a map in the query", routeTo(CreateSessionRequestSchema), { query: "labels=a" }, "labels", "cannot be given"],
+  ["a map without a key", routeTo(ListRunsRequestSchema), { query: "filter.labels=a" }, "filter.labels", "[key]=value"],
+  [
+    "a key that comes twice",
+    routeTo(ListRunsRequestSchema),
+    { query: "filter.labels[a]=1&filter.labels[a]=2" },
+    "filter.labels[a]",
+    "more than once",
+  ],
+  ["a key of what is no map", routeTo(ListRunsRequestSchema), { query: "filter.name[a]=1" }, "filter.name", "no keys"],
   [
     "a Struct in the query",
     routeTo(SendTurnRequestSchema),
@@ -222,15 +235,23 @@ function toRequest(route: Route, message: Message): PlainRequest {
   }
   const path = expandPath(route.template, variables);
   if (route.body.kind === "all") return { path, query: "", body: json };
-  return { path, query: [...toParameters(json, "")].join("&"), body: undefined };
+  return { path, query: [...toParameters(route.method.input, json, "")].join("&"), body: undefined };
 }
 
-function* toParameters(json: JsonValue, name: string): Generator<string> {
-  if (Array.isArray(json)) for (const item of json) yield* toParameters(item, name);
-  else if (typeof json === "object" && json !== null) {
-    for (const [key, value] of Object.entries(json))
-      yield* toParameters(value as JsonValue, name === "" ? key : `${name}.${key}`);
-  } else yield `${encodeURIComponent(name)}=${encodeURIComponent(String(json))}`;
+function* toParameters(desc: DescMessage, json: JsonObject, prefix: string): Generator<string> {
+  for (const [name, value] of Object.entries(json)) {
+    const field = desc.fields.find((candidate) => candidate.name === name);
+    const path = `${prefix}${name}`;
+    if (field?.fieldKind === "map") {
+      for (const [key, item] of Object.entries(value as JsonObject)) yield toParameter(`${path}[${key}]`, item);
+    } else if (field?.fieldKind === "message" && typeof value === "object") {
+      yield* toParameters(field.message, value as JsonObject, `${path}.`);
+    } else for (const item of Array.isArray(value) ? value : [value]) yield toParameter(path, item);
+  }
+}
+
+function toParameter(name: string, value: JsonValue | undefined): string {
+  return `${encodeURIComponent(name)}=${encodeURIComponent(String(value))}`;
 }
 
 function pathFields(route: Route): ReadonlySet<string> {
@@ -250,7 +271,7 @@ function isPlain(field: DescField): boolean {
   const struct =
     (field.fieldKind === "message" || field.fieldKind === "list") &&
     /^google\.protobuf\.(Struct|Value)$/.test(field.message?.typeName ?? "");
-  return field.fieldKind !== "map" && struct !== true;
+  return !(field.fieldKind === "map" && field.mapKind === "message") && struct !== true;
 }
 
 const text = fc.string({ unit: "grapheme", maxLength: 12 });
