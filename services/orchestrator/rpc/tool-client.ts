@@ -120,7 +120,7 @@ async function untilAnswered(
       // A call that takes longer than one answer is waited for again, at once.
       if (error.reason === "DEADLINE_EXCEEDED") failures = 0;
       failures += 1;
-      log.info({ runId: caller.runId, stepId, reason: error.reason }, "a tool's call is asked for again");
+      log.info({ err: error, runId: caller.runId, stepId }, "a tool's call is asked for again");
     }
     await pause(backoffMs(failures), signal);
   }

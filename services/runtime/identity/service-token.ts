@@ -1,10 +1,11 @@
 import { randomUUID } from "node:crypto";
 import type { Principal } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import { decodeProtectedHeader, errors, jwtVerify, SignJWT } from "jose";
+import { AppError } from "../errors/app-error.ts";
 import type { ServiceName } from "../mesh/mesh.ts";
 import { BoundedMap } from "./bounded-map.ts";
 import { decodePrincipal, encodePrincipal } from "./principal.ts";
-import { type RefusalCode, refused } from "./refusal.ts";
+import { Refusal, type RefusalCode, refused } from "./refusal.ts";
 import type { KeyProof, MeshTrust, ProvenService, ServiceIdentity, SigningKey } from "./service-identity.ts";
 
 // Invariants:
@@ -110,7 +111,7 @@ export interface ServiceTokenVerifier {
   /**
    * What a token proves, at once if it was seen before.
    *
-   * @throws AppError UNAUTHENTICATED if it is not valid or for another service
+   * @throws AppError UNAUTHENTICATED if it is not valid or for another service, UNAVAILABLE if it is not valid now
    */
   verify(token: string): ServiceCall | Promise<ServiceCall>;
 }
@@ -146,7 +147,7 @@ export function createServiceTokenVerifier(
       clockTolerance: skewSeconds,
       currentDate: new Date(now()),
     }).catch((thrown: unknown) => {
-      throw refused(refusalOf(thrown), { cause: thrown, actor: proven.service });
+      throw refusalOfToken(thrown, proven.service, audience);
     });
     const call: VerifiedCall = {
       token,
@@ -167,6 +168,19 @@ export function createServiceTokenVerifier(
       return check(token);
     },
   };
+}
+
+/**
+ * A token whose signature holds and whose time does not is a matter of the two
+ * clocks, which the called service may say to a peer that has proven itself:
+ * who calls waits until they are right, and fails nothing for it.
+ */
+function refusalOfToken(thrown: unknown, service: string, audience: string): AppError {
+  const code = refusalOf(thrown);
+  const options = { cause: thrown, actor: service };
+  if (code !== "EXPIRED" && code !== "NOT_YET_VALID") return refused(code, options);
+  const message = `the clocks of ${service} and ${audience} differ by more than ${skewSeconds} s: synchronise them (NTP)`;
+  return new AppError("UNAVAILABLE", message, { cause: new Refusal(code, options), retryAfterMs: 1_000 });
 }
 
 function lookupKey(token: string): string {
@@ -216,6 +230,7 @@ function refusalOfClaim(error: errors.JWTClaimValidationFailed): RefusalCode {
   if (error.reason === "missing") return "CLAIM_MISSING";
   const codes: Readonly<Record<string, RefusalCode>> = {
     nbf: "NOT_YET_VALID",
+    iat: "NOT_YET_VALID",
     iss: "WRONG_ISSUER",
     aud: "WRONG_AUDIENCE",
     typ: "WRONG_TYPE",
