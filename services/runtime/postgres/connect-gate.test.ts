@@ -49,7 +49,7 @@ test("after a failure tries seldom, and refuses everybody else at once", async (
     void outcome(gate.attempt(refused));
     await vi.advanceTimersByTimeAsync(10);
   }
-  // 200, 400, 800, 1,600 ms, then every two seconds.
+  // 400, 800, 1,600 ms, then every two seconds.
   expect(attempts - before).toBeLessThan(16);
   expect(attempts - before).toBeGreaterThan(8);
 });
@@ -72,8 +72,28 @@ test("a server that is back is found within two seconds, by one attempt for all"
   expect(await Promise.all(waiting)).toEqual(Array.from({ length: 5 }, () => "connected"));
 });
 
+test("a connection that broke lets one attempt decide for all who want another one", async () => {
+  const gate = new ConnectGate(now, () => 0);
+  await gate.attempt(() => Promise.resolve());
+  gate.doubt();
+  let begun = 0;
+  const { promise: answer, reject: refuse } = Promise.withResolvers<void>();
+  const attempts = Array.from({ length: 17 }, () =>
+    outcome(
+      gate.attempt(() => {
+        begun += 1;
+        return answer;
+      }),
+    ),
+  );
+  await vi.advanceTimersByTimeAsync(0);
+  refuse(new Error("refused"));
+  expect(await Promise.all(attempts)).toEqual(["refused", ...Array.from({ length: 16 }, () => "UNAVAILABLE")]);
+  expect(begun).toBe(1);
+});
+
 test("says how long to wait", async () => {
   const gate = new ConnectGate(now, () => 0);
   await outcome(gate.attempt(down));
-  await expect(gate.attempt(down)).rejects.toMatchObject({ reason: "UNAVAILABLE", retryAfterMs: 50 });
+  await expect(gate.attempt(down)).rejects.toMatchObject({ reason: "UNAVAILABLE", retryAfterMs: 100 });
 });

@@ -7,12 +7,12 @@ type State =
   /** One attempt is under way, and decides for all. */
   | { readonly kind: "probing"; readonly failures: number; readonly outcome: Promise<void> };
 
-const maxBackOffMs = 2_000;
+const backOffMs = { first: 200, most: 2_000 } as const;
 
 /**
  * Spaces out the attempts to connect to a server that may be down: the first
- * one, and those after a failure, go one at a time, with growing pauses of at
- * most two seconds, while everybody else is refused at once. So a server that
+ * one, and those after a failure or a connection that broke, go one at a time,
+ * with growing pauses of at most two seconds, while everybody else is refused at once. So a server that
  * is down gets no storm, and one that is back is found within two seconds. One
  * that answers is connected to as often as the pools, which are bounded, like.
  */
@@ -55,8 +55,13 @@ export class ConnectGate {
       }
       case "probing":
         // A second probe began while this one waited for the first: the server is flapping.
-        throw unavailable(maxBackOffMs);
+        throw unavailable(backOffMs.most);
     }
+  }
+
+  /** Told that a connection broke: the server may be gone, so that the next attempt decides for all. */
+  doubt(): void {
+    if (this.#state.kind === "open") this.#state = { kind: "closed", failures: 0, untilMs: Number.NEGATIVE_INFINITY };
   }
 
   async #watch<T>(connecting: Promise<T>, failures: number): Promise<T> {
@@ -65,8 +70,8 @@ export class ConnectGate {
       this.#state = { kind: "open" };
       return result;
     } catch (error) {
-      const backOffMs = Math.min(100 * 2 ** failures, maxBackOffMs) * (0.5 + this.#random() / 2);
-      this.#state = { kind: "closed", failures: Math.min(failures + 1, 10), untilMs: this.#now() + backOffMs };
+      const waitMs = Math.min(backOffMs.first * 2 ** failures, backOffMs.most) * (0.5 + this.#random() / 2);
+      this.#state = { kind: "closed", failures: Math.min(failures + 1, 10), untilMs: this.#now() + waitMs };
       throw error;
     }
   }

@@ -75,7 +75,10 @@ export class ConnectionPool implements PostgresPool {
     });
     this.#pool.on("connect", (client) => {
       // While a connection is in use nobody else listens; the statement under way fails with the same error.
-      client.on("error", (error: Error) => log.debug(describeError(error), "a connection to postgres broke"));
+      client.on("error", (error: Error) => {
+        gate.doubt();
+        log.debug(describeError(error), "a connection to postgres broke");
+      });
     });
     this.#pool.on("error", (error) => log.warn(describeError(error), "an idle connection to postgres broke"));
     if (shared.meter !== undefined) this.#report(shared.meter, session);
