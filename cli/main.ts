@@ -55,6 +55,10 @@ const groups: readonly CommandGroup[] = [
     load: async (program) => (await import("./command/contracts.ts")).registerContracts(program),
   },
   {
+    commands: [["sdk", "make typed client packages of registered contracts"]],
+    load: async (program) => (await import("./command/sdk.ts")).registerSdk(program),
+  },
+  {
     commands: [["models", "list the models that agents can use"]],
     load: async (program) => (await import("./command/models.ts")).registerModels(program),
   },

@@ -1,18 +1,15 @@
-import { existsSync } from "node:fs";
-import { jsonOf, type SubjectVersion } from "@cadre/sdk";
+import { timestampDate } from "@bufbuild/protobuf/wkt";
+import { jsonOf, type SubjectVersion, type VersionOrigin } from "@cadre/sdk";
 import type { Command } from "commander";
-import { subjectOf, topics } from "../../services/runtime/bus/topics.ts";
 import { type ConnectionFlags, connect, withConnection } from "../connection.ts";
-import { type Comparison, compareContracts } from "../contracts/compare-contracts.ts";
-import { pushContracts } from "../contracts/push-contracts.ts";
-import { type ContractFile, readContracts } from "../contracts/read-contracts.ts";
+import { readSource, type SourceFlags, toContract } from "../contracts/contract-source.ts";
+import type { PushFlags } from "../contracts/run-push.ts";
+import { isSame, setToJson, tellDifferences } from "../contracts/tell-contracts.ts";
 import { exitCode } from "../exit-code.ts";
 import { CliError } from "../failure.ts";
-import { printJson, printLine, printNotice, printTable } from "../output.ts";
+import { printJson, printTable, shorten } from "../output.ts";
 
 type Flags = ConnectionFlags & { readonly json?: boolean };
-type SourceFlags = Flags & { readonly import?: readonly string[] };
-type PushFlags = SourceFlags & { readonly force?: boolean; readonly reason?: string };
 
 /** Adds `cadre contracts`. */
 export function registerContracts(program: Command): void {
@@ -20,25 +17,23 @@ export function registerContracts(program: Command): void {
 
   withSource(contracts.command("push"))
     .description(
-      "Registers .proto files: each under its path, and a topic's file under the topic's subject as well. Nothing is registered if a file breaks who holds to the version before.",
+      "Lints .proto files and registers them, all or nothing: each under its path, and a topic's file under the topic's subject as well. Nothing is registered if a file breaks who holds to the version before.",
     )
     .option("--force", "register what breaks as well; wants the role admin")
-    .option("--reason <text>", "why, for the audit log; needed with --force")
-    .action(async (directory: string, flags: PushFlags) => {
-      if (flags.force === true && (flags.reason ?? "") === "") {
-        throw new CliError(exitCode.usage, "--force needs a --reason, which the audit log keeps");
-      }
-      process.exitCode = await push(directory, flags);
+    .option("--reason <text>", "why, for the audit log and the history; needed with --force")
+    .action(async (directory: string | undefined, flags: PushFlags) => {
+      const { runPush } = await import("../contracts/run-push.ts");
+      process.exitCode = await runPush(directory, flags);
     });
 
   withSource(contracts.command("diff"))
     .description("Says how .proto files differ from what is registered. Exit code 1 if they do.")
-    .action(async (directory: string, flags: SourceFlags) => {
-      const files = await read(directory, flags);
-      const comparisons = await compareContracts(await connect(flags), files, subjectsOf);
-      if (flags.json === true) printJson({ contracts: comparisons.map(toJson) });
-      else tellDifferences(comparisons);
-      if (comparisons.some(({ state }) => state.kind !== "same")) process.exitCode = exitCode.failed;
+    .action(async (directory: string | undefined, flags: Flags & SourceFlags) => {
+      const { files } = await readSource(directory, flags);
+      const compared = await (await connect(flags)).contracts.compare(files.map(toContract));
+      if (flags.json === true) printJson(setToJson(compared));
+      else tellDifferences(compared.contracts, files);
+      if (!compared.contracts.every(isSame)) process.exitCode = exitCode.failed;
     });
 
   withConnection(contracts.command("list", { isDefault: true }))
@@ -76,75 +71,41 @@ export function registerContracts(program: Command): void {
       if (flags.json === true) return printJson(jsonOf(found));
       process.stdout.write(found.schema.endsWith("\n") ? found.schema : `${found.schema}\n`);
     });
+
+  withConnection(contracts.command("history"))
+    .description(
+      "Lists the versions of a subject: who registered each, when, with which set, and why if it was forced.",
+    )
+    .argument("<subject>", "the subject")
+    .option("--json", "print JSON")
+    .action(async (subject: string, flags: Flags) => {
+      const versions = await (await connect(flags)).contracts.history(subject);
+      if (flags.json === true) return printJson({ versions: versions.map((version) => jsonOf(version)) });
+      printTable(
+        versions,
+        [
+          { title: "version", cell: ({ version, deleted }) => `${version}${deleted ? " (deleted)" : ""}` },
+          { title: "id", cell: ({ schemaId }) => String(schemaId) },
+          { title: "registered", cell: registeredAt },
+          { title: "by", cell: ({ registeredBy }) => shorten(registeredBy, 40) },
+          { title: "set", cell: ({ setDigest }) => setDigest.replace("sha256:", "").slice(0, 12) },
+          { title: "forced because", cell: ({ forcedReason }) => forcedReason },
+        ],
+        "There are no versions.",
+      );
+    });
 }
 
 function withSource(command: Command): Command {
   return withConnection(command)
-    .argument("[directory]", "where the .proto files are", "proto")
+    .argument("[directory]", "where the .proto files are; proto unless said")
+    .option("--own", "instead: the contracts of Cadre itself, as this build has them")
     .option("--import <directories...>", "where else imports are looked for; third_party/proto if it is there")
     .option("--json", "print JSON");
 }
 
-function read(directory: string, flags: SourceFlags): Promise<readonly ContractFile[]> {
-  const usual = "third_party/proto";
-  return readContracts(directory, flags.import ?? (existsSync(usual) ? [usual] : []));
-}
-
-/** A file's own subject, and those of the topics that carry its messages. */
-function subjectsOf(path: string): readonly string[] {
-  const carrying = topics.filter(({ message }) => `${message.file.name}.proto` === path);
-  return [path, ...carrying.map(subjectOf)];
-}
-
-async function push(directory: string, flags: PushFlags) {
-  const files = await read(directory, flags);
-  const cadre = await connect(flags);
-  const comparisons = await compareContracts(cadre, files, subjectsOf);
-  const broken = comparisons.filter(({ state }) => state.kind === "breaks");
-  if (broken.length > 0 && flags.force !== true) {
-    if (flags.json === true) printJson({ contracts: broken.map(toJson) });
-    tellDifferences(broken);
-    printNotice("Nothing was registered. An admin can force it: --force --reason '…'");
-    return exitCode.failed;
-  }
-  const unchanged = comparisons.filter(({ state }) => state.kind === "same").length;
-  const registered: SubjectVersion[] = [];
-  for await (const version of pushContracts(cadre, comparisons, subjectsOf, flags.reason)) {
-    registered.push(version);
-    if (flags.json !== true) printLine(`${version.subject}: version ${version.version}, id ${version.schemaId}`);
-  }
-  if (flags.json === true) printJson({ registered: registered.map(toSummary), unchanged });
-  else printNotice(`${registered.length} registered, ${unchanged} as they were.`);
-  return exitCode.done;
-}
-
-function tellDifferences(comparisons: readonly Comparison[]): void {
-  for (const { subject, state } of comparisons) {
-    switch (state.kind) {
-      case "same":
-        break;
-      case "breaks":
-        printLine(`${subject}: breaks`);
-        for (const message of state.messages) printLine(`  ${message}`);
-        break;
-      case "follows":
-        printLine(`${subject}: follows a change of ${state.imported}`);
-        break;
-      default:
-        printLine(`${subject}: ${state.kind}`);
-    }
-  }
-  if (comparisons.every(({ state }) => state.kind === "same")) printNotice("Everything is registered as it is here.");
-}
-
-function toJson({ file, subject, state }: Comparison) {
-  return {
-    path: file.path,
-    subject,
-    state: state.kind,
-    ...(state.kind === "same" ? { version: state.version.version, schema_id: state.version.schemaId } : {}),
-    ...(state.kind === "breaks" ? { messages: [...state.messages] } : {}),
-  };
+function registeredAt({ registeredAt: at }: VersionOrigin): string {
+  return at === undefined ? "" : timestampDate(at).toISOString();
 }
 
 /** A version without its text. */

@@ -11,6 +11,8 @@ export interface ContractFile {
   readonly text: string;
   /** The paths of its imports, without those that every compiler brings along. */
   readonly imports: readonly string[];
+  /** Whether it is not in the directory itself, but one that it imports. */
+  readonly isForeign: boolean;
 }
 
 /**
@@ -31,11 +33,11 @@ export async function readContracts(
     if (state.get(path) === "done") return;
     if (state.get(path) === "open") throw new CliError(exitCode.failed, `${path} imports itself, by ${importer}`);
     state.set(path, "open");
-    const text = await readFirst([directory, ...importDirectories], path, importer);
+    const { text, isForeign } = await readFirst([directory, ...importDirectories], path, importer);
     const imports = importsOf(text);
     for (const imported of imports) await visit(imported, path);
     state.set(path, "done");
-    sorted.push({ path, text, imports });
+    sorted.push({ path, text, imports, isForeign });
   };
   for (const path of await listFiles(directory)) await visit(path, directory);
   if (sorted.length === 0) throw new CliError(exitCode.usage, `${directory}: there are no .proto files`);
@@ -55,10 +57,14 @@ async function listFiles(directory: string): Promise<readonly string[]> {
   }
 }
 
-async function readFirst(directories: readonly string[], path: string, importer: string): Promise<string> {
+async function readFirst(
+  directories: readonly string[],
+  path: string,
+  importer: string,
+): Promise<Pick<ContractFile, "text" | "isForeign">> {
   for (const directory of directories) {
     try {
-      return await readFile(join(directory, path), "utf8");
+      return { text: await readFile(join(directory, path), "utf8"), isForeign: directory !== directories[0] };
     } catch (thrown) {
       if (!isMissing(thrown)) throw thrown;
     }

@@ -4,6 +4,7 @@ import type { Transport } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-web";
 import { type Agents, createAgents } from "./agent.ts";
 import { type CallOptions, createCaller, required } from "./caller.ts";
+import { type Contracts, createContracts } from "./contract.ts";
 import { createDeadLetters, type DeadLetters } from "./dead-letter.ts";
 import { createKeys, type Keys } from "./key.ts";
 import { createLimits, type Limits } from "./limit.ts";
@@ -63,6 +64,8 @@ export interface Cadre {
   readonly deadLetters: DeadLetters;
   /** The schema registry of the org. */
   readonly schemas: Schemas;
+  /** The same for whole sets of `.proto` files. */
+  readonly contracts: Contracts;
   /** Says whom the client's credential stands for. @throws CadreError `UNAUTHENTICATED` */
   principal(options?: CallOptions): Promise<Identity>;
   /** Says how the installation is; wants the role `admin` and the scope `ops.read`. */
@@ -106,6 +109,7 @@ export function createCadre(options: CadreOptions): Cadre {
     limits: createLimits(caller),
     deadLetters: createDeadLetters(caller),
     schemas: createSchemas(caller),
+    contracts: createContracts(caller),
     async principal(callOptions) {
       const { principal, org } = await caller.unary(IdentityService.method.getPrincipal, {}, callOptions);
       return { principal: required(principal, "the principal"), org: required(org, "the org") };

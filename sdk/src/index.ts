@@ -48,10 +48,12 @@ export type {
 } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
 export { TurnState } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
 export type { Session, Turn, TurnToolCall } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
-export type { Incompatibility, SubjectVersion } from "@cadre/gen/cadre/registry/v1/registry_pb";
+export { type ComparedContract, ContractState, type VersionOrigin } from "@cadre/gen/cadre/registry/v1/contract_pb";
+export { type Incompatibility, SchemaType, type SubjectVersion } from "@cadre/gen/cadre/registry/v1/registry_pb";
 export { SideEffects, type Tool, type ToolDefinition, ToolKind } from "@cadre/gen/cadre/tools/v1/tool_pb";
 export type { AgentOptions, Agents } from "./agent.ts";
 export type { CallOptions, EffectCallOptions } from "./caller.ts";
+export type { ContractInit, Contracts, PushedContracts } from "./contract.ts";
 export { type Cadre, type CadreOptions, createCadre, type Identity } from "./create-cadre.ts";
 export type { DeadLetterFilterOptions, DeadLetters } from "./dead-letter.ts";
 export {

@@ -13,6 +13,7 @@ import { file_cadre_orchestrator_v1_run } from "@cadre/gen/cadre/orchestrator/v1
 import { file_cadre_orchestrator_v1_schedule } from "@cadre/gen/cadre/orchestrator/v1/schedule_pb";
 import { file_cadre_orchestrator_v1_session_event } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
 import { file_cadre_orchestrator_v1_session } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
+import { file_cadre_registry_v1_contract } from "@cadre/gen/cadre/registry/v1/contract_pb";
 import { file_cadre_registry_v1_registry } from "@cadre/gen/cadre/registry/v1/registry_pb";
 import { file_cadre_tools_v1_tool } from "@cadre/gen/cadre/tools/v1/tool_pb";
 
@@ -33,6 +34,7 @@ const registry = /*@__PURE__*/ createRegistry(
   file_cadre_orchestrator_v1_schedule,
   file_cadre_orchestrator_v1_session,
   file_cadre_orchestrator_v1_session_event,
+  file_cadre_registry_v1_contract,
   file_cadre_registry_v1_registry,
   file_cadre_tools_v1_tool,
 );

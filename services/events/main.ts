@@ -41,6 +41,7 @@ export const startEvents: StartService<EventsConfig> = async (platform, config) 
   const server = await platform.serve(self, {
     implementations: [deadLetterHandlers({ letters, bus }, pages)],
     dependencies: [database.dependency, ...dependencies],
+    topics,
   });
 
   let stopped: Promise<void> | undefined;

@@ -8,7 +8,7 @@ import { type EdgeLimits, edgeLimits } from "../runtime/edge/edge-limits.ts";
 import type { EdgeHandler } from "../runtime/edge/edge-request.ts";
 import { logRefused, type OnRefused } from "../runtime/edge/refused-call.ts";
 import type { Logger } from "../runtime/log/log.ts";
-import type { Mode } from "../runtime/platform/platform.ts";
+import type { Dependency, Mode } from "../runtime/platform/platform.ts";
 import { type Implementation, implement } from "../runtime/rpc/implementation.ts";
 import { createHealth, type Health } from "./app/health.ts";
 import { createConfluentHandler } from "./confluent/confluent-handler.ts";
@@ -30,6 +30,8 @@ export interface GatewayOptions {
   readonly client: <S extends DescService>(peer: string, service: S) => Client<S>;
   /** How each process of the contract but this one says how it is. */
   readonly readiness: (peer: string) => Pick<Client<typeof ReadinessService>, "getReadiness">;
+  /** What this process needs to be ready; nothing by default. */
+  readonly dependencies?: readonly Dependency[];
   /** What every call passes, whatever its protocol; outermost first. */
   readonly interceptors: readonly Interceptor[];
   /** Further services that this process serves itself, by Connect, gRPC and gRPC-Web alone. */
@@ -72,6 +74,7 @@ export function createGateway(options: GatewayOptions): Gateway {
   const peers = contract.hosts.filter((name) => name !== self);
   const health = createHealth({
     peers: new Map(peers.map((peer) => [peer, options.readiness(peer)])),
+    dependencies: options.dependencies ?? [],
     version,
     mode,
     log,

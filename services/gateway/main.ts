@@ -1,7 +1,8 @@
 import { readFile } from "node:fs/promises";
-import type { DescService } from "@bufbuild/protobuf";
+import { type DescService, getOption } from "@bufbuild/protobuf";
 import { AuthenticationService } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import { ReadinessService } from "@cadre/gen/cadre/gateway/v1/health_pb";
+import { host } from "@cadre/gen/cadre/options/v1/options_pb";
 import { ConfigurationError } from "../runtime/config/settings.ts";
 import { createEdgeServer, type EdgeTls } from "../runtime/edge/edge-server.ts";
 import { createHealthRegistry } from "../runtime/health/health-registry.ts";
@@ -73,6 +74,11 @@ export async function startGateway(platform: Platform, config: GatewayConfig): P
     client: (peer, service) => platform.client(self, peer as ServiceName, service),
     readiness: (peer) => platform.client(self, peer as ServiceName, ReadinessService),
     interceptors,
+    dependencies: platform.contracts.watch(
+      self,
+      contract.publicServices.filter((service) => getOption(service, host) === self).map(({ file }) => file),
+      [],
+    ),
     own: protocolServices(platform, contract.publicServices, healthService(registry)),
     log,
     version: platform.version,

@@ -1,10 +1,13 @@
 import { AuthenticationService } from "@cadre/gen/cadre/credentials/v1/identity_pb";
+import { InstallationService } from "@cadre/gen/cadre/credentials/v1/installation_pb";
 import { createChangeFeed } from "../runtime/identity/change-feed.ts";
 import { createLimits } from "../runtime/identity/limits.ts";
+import { toUuid } from "../runtime/ids/id.ts";
 import type { Platform, RunningService } from "../runtime/platform/platform.ts";
 import { migrate } from "../runtime/postgres/migrator.ts";
 import { openDatabase } from "../runtime/postgres/open-database.ts";
 import type { Implementation } from "../runtime/rpc/implementation.ts";
+import { contractCheckHandlers, contractHandlers } from "./rpc/contract-handlers.ts";
 import { registryHandlers } from "./rpc/handlers.ts";
 import { migrations } from "./store/migrations/index.ts";
 import { PostgresRegistryStore } from "./store/postgres-registry-store.ts";
@@ -28,8 +31,18 @@ export async function startRegistry(platform: Platform): Promise<RunningService>
   const store = new PostgresRegistryStore(database);
   const limits = createLimits({ authentication, changes, log });
 
+  const installation = platform.client("registry", "credentials", InstallationService);
+  const { sink } = platform.audit("registry");
+  const implementations: readonly Implementation[] = [
+    registryHandlers({ store, limits }, sink) as Implementation,
+    contractHandlers({ store, limits }, sink) as Implementation,
+    contractCheckHandlers({ store }, async () =>
+      toUuid("org", (await installation.getInstallation({})).operatorOrgId),
+    ) as Implementation,
+  ];
+
   const server = await platform.serve("registry", {
-    implementations: [registryHandlers({ store, limits }, platform.audit("registry").sink) as Implementation],
+    implementations,
     dependencies: [database.dependency],
   });
 

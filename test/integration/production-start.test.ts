@@ -138,16 +138,40 @@ async function cadre(key: string, ...args: readonly string[]): Promise<string> {
   return stdout;
 }
 
-/** The status with which a path answers without a credential. */
-function statusOf(path: string): Promise<number | undefined> {
+interface Answer {
+  readonly status: number | undefined;
+  readonly body: string;
+}
+
+/** What a path answers, without a credential unless one is given. */
+function get(path: string, key?: string): Promise<Answer> {
+  const headers = key === undefined ? {} : { authorization: `Bearer ${key}` };
   return new Promise((resolve, reject) => {
-    const call = request(`${url}${path}`, { ca: readFileSync(authority), method: "GET" }, (response) => {
-      response.resume();
-      resolve(response.statusCode);
+    const call = request(`${url}${path}`, { ca: readFileSync(authority), headers }, (response) => {
+      let body = "";
+      response.on("data", (chunk: Buffer) => (body += chunk.toString()));
+      response.on("error", reject);
+      response.on("end", () => resolve({ status: response.statusCode, body }));
     });
     call.on("error", reject);
     call.end();
   });
+}
+
+async function statusOf(path: string): Promise<number | undefined> {
+  return (await get(path)).status;
+}
+
+/** What each service says of its contracts. */
+async function contractDetails(key: string): Promise<Readonly<Record<string, string>>> {
+  const { body } = await get("/v1/health", key);
+  const { services: told } = JSON.parse(body) as {
+    services: { service: string; dependencies?: { name: string; detail?: string }[] }[];
+  };
+  const details = told.flatMap(({ service, dependencies = [] }) =>
+    dependencies.filter(({ name }) => name === "contracts").map(({ detail = "" }) => [service, detail] as const),
+  );
+  return Object.fromEntries(details);
 }
 
 test("serves over TLS, issues a key, answers a call with it, and ends with 0 when it is told to", async () => {
@@ -156,10 +180,19 @@ test("serves over TLS, issues a key, answers a call with it, and ends with 0 whe
   const ready = await started.ready;
   expect(ready, started.printed()).toBeDefined();
   expect(JSON.parse(ready ?? "{}")).toMatchObject({ services });
-  expect(await statusOf("/health")).toBe(200);
+  expect(await statusOf("/health")).toBe(503);
   expect(await statusOf("/v1/agents")).toBe(401);
 
   const adminKey = readFileSync(join(directory, "data/admin.key"), "utf8").trim();
+  const missing = expect.stringMatching(
+    /^not registered: .*cadre\/options\/v1\/options\.proto.*; register them with `cadre contracts push --own`$/,
+  );
+  await expect
+    .poll(() => contractDetails(adminKey), { timeout: 60_000, interval: 500 })
+    .toEqual({ events: missing, gateway: missing, orchestrator: missing, tools: missing });
+  await cadre(adminKey, "contracts", "push", "--own");
+  await expect.poll(() => statusOf("/health"), { timeout: 60_000, interval: 500 }).toBe(200);
+
   const issued = await cadre(adminKey, "keys", "issue", "--name", "app", "--scope", "*", "--json");
   const { secret } = JSON.parse(issued) as { secret: string };
   expect(secret).toMatch(/^cdr_live_/);

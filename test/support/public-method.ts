@@ -20,6 +20,7 @@ import { ModelService } from "@cadre/gen/cadre/orchestrator/v1/model_pb";
 import { RunService } from "@cadre/gen/cadre/orchestrator/v1/run_pb";
 import { ScheduleService } from "@cadre/gen/cadre/orchestrator/v1/schedule_pb";
 import { SessionService } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
+import { ContractService } from "@cadre/gen/cadre/registry/v1/contract_pb";
 import { RegistryService } from "@cadre/gen/cadre/registry/v1/registry_pb";
 import { ToolService } from "@cadre/gen/cadre/tools/v1/tool_pb";
 import { ToolWorkerService } from "@cadre/gen/cadre/tools/v1/tool_worker_pb";
@@ -29,6 +30,7 @@ export const publicServices: readonly DescService[] = [
   AgentService,
   ApiKeyService,
   AuditService,
+  ContractService,
   DeadLetterService,
   HealthService,
   IdentityService,

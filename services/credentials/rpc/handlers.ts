@@ -3,11 +3,12 @@ import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { ApiKeyService } from "@cadre/gen/cadre/credentials/v1/api_key_pb";
 import { AuditService, AuditSinkService } from "@cadre/gen/cadre/credentials/v1/audit_pb";
 import { AuthenticationService, IdentityService, LimitSchema } from "@cadre/gen/cadre/credentials/v1/identity_pb";
+import { InstallationService } from "@cadre/gen/cadre/credentials/v1/installation_pb";
 import { TokenService } from "@cadre/gen/cadre/credentials/v1/token_pb";
 import type { DenialLog } from "../../runtime/audit/denial-log.ts";
 import { AppError } from "../../runtime/errors/app-error.ts";
 import { Refusal, refused } from "../../runtime/identity/refusal.ts";
-import { toUuid } from "../../runtime/ids/id.ts";
+import { fromUuid, toUuid } from "../../runtime/ids/id.ts";
 import { type Implementation, implement } from "../../runtime/rpc/implementation.ts";
 import { type RequestContext, requestContext, requirePrincipal } from "../../runtime/rpc/request-context.ts";
 import { traceIdOf } from "../../runtime/telemetry/traceparent.ts";
@@ -25,7 +26,7 @@ import { revokeToken } from "../app/revoke-token.ts";
 import { setLimit } from "../app/set-limit.ts";
 import { limitsOf, type OrgLimit } from "../domain/limit.ts";
 import { findLimits } from "../store/limit-store.ts";
-import { findOrg } from "../store/org-store.ts";
+import { findOperatorOrg, findOrg } from "../store/org-store.ts";
 
 export interface HandlersDeps extends CredentialsDeps {
   readonly authentication: AuthenticateDeps;
@@ -93,6 +94,11 @@ export function createImplementations(deps: HandlersDeps): Implementation[] {
       },
       watchChanges: ({ watcherId }, context) => deps.changes.watch(watcherId, context.signal),
       acknowledgeChanges: ({ watcherId, revision }) => ({ freshForMs: deps.changes.acknowledge(watcherId, revision) }),
+    }),
+    implement(InstallationService, {
+      async getInstallation() {
+        return { operatorOrgId: fromUuid("org", await findOperatorOrg(engine)) };
+      },
     }),
     implement(AuditService, {
       listAuditEvents: (request, context) =>

@@ -29,6 +29,12 @@ export async function findOrgOfToken(
   return { ...toLookup(row), isRevoked: row.revoked_at !== null };
 }
 
+/** The UUID of the org that was made at first start. For the engine. */
+export async function findOperatorOrg(engine: Kysely<CredentialsSchema>): Promise<string> {
+  const query = engine.selectFrom("org").select("org_id").where("operator", "=", true);
+  return (await query.executeTakeFirstOrThrow()).org_id;
+}
+
 function orgQuery(engine: Kysely<CredentialsSchema>, orgId: string) {
   return engine
     .selectFrom("revision")

@@ -9,11 +9,14 @@ import {
 } from "@cadre/gen/cadre/gateway/v1/health_pb";
 import type { CallOptions, Client } from "@connectrpc/connect";
 import type { Logger } from "../../runtime/log/log.ts";
-import type { Mode } from "../../runtime/platform/platform.ts";
+import type { Dependency, Mode } from "../../runtime/platform/platform.ts";
+import { checkReadiness } from "../../runtime/platform/readiness.ts";
 
 export interface HealthOptions {
   /** The services that are asked, by name, without the gateway itself. */
   readonly peers: ReadonlyMap<string, Pick<Client<typeof ReadinessService>, "getReadiness">>;
+  /** What the gateway itself needs to be ready. */
+  readonly dependencies?: readonly Dependency[];
   readonly version: string;
   readonly mode: Mode;
   readonly log: Logger;
@@ -35,7 +38,8 @@ export interface Health {
 }
 
 /** Asks the services of the mesh how they are. */
-export function createHealth({ peers, version, mode, log, timeoutMs = 500, maxAgeMs = 1_000 }: HealthOptions): Health {
+export function createHealth(options: HealthOptions): Health {
+  const { peers, dependencies = [], version, mode, log, timeoutMs = 500, maxAgeMs = 1_000 } = options;
   let cached: { readonly answer: Promise<GetHealthResponse>; readonly untilMs: number } | undefined;
 
   async function ask(
@@ -55,7 +59,7 @@ export function createHealth({ peers, version, mode, log, timeoutMs = 500, maxAg
   }
 
   async function breakdown(options: CallOptions = {}): Promise<GetHealthResponse> {
-    const own = create(ServiceHealthSchema, { service: "gateway", state: ServingState.SERVING, version });
+    const own = create(ServiceHealthSchema, await checkReadiness("gateway", version, dependencies));
     const others = await Promise.all([...peers].map(([service, peer]) => ask(service, peer, options)));
     const services = [own, ...others].sort((a, b) => (a.service < b.service ? -1 : 1));
     const serving = services.every((service) => service.state === ServingState.SERVING);

@@ -19,7 +19,7 @@ export async function deleteSubject(
   permanent: boolean,
 ): Promise<readonly number[]> {
   assertSubject(subject);
-  return store.change(orgId, subject, async (change) => {
+  return store.change(orgId, [subject], async (change) => {
     assertWritable(subject, await change.settings(subject));
     const rows = await change.versions(subject);
     const live = rows.filter(({ deleted }) => !deleted);
@@ -56,7 +56,7 @@ export async function deleteVersion(
   permanent: boolean,
 ): Promise<number> {
   assertSubject(subject);
-  return store.change(orgId, subject, async (change) => {
+  return store.change(orgId, [subject], async (change) => {
     assertWritable(subject, await change.settings(subject));
     const rows = await change.versions(subject);
     const row =

@@ -1,6 +1,6 @@
 import { AppError } from "../../runtime/errors/app-error.ts";
 import { assertSubject } from "../domain/subject.ts";
-import type { Page, Presence, StoredSchema, VersionRow } from "../store/registry-store.ts";
+import type { Page, Presence, StoredSchema, VersionOrigin, VersionRow } from "../store/registry-store.ts";
 import type { RegistryDeps } from "./deps.ts";
 import { type FoundVersion, findVersion, pickVersion, subjectNotFound } from "./find-version.ts";
 
@@ -33,6 +33,19 @@ export async function listVersions(
   const found = rows.filter(({ deleted }) => presence === "all" || deleted === (presence === "deleted"));
   if (found.length === 0) throw subjectNotFound(subject);
   return found.slice(offset, offset + limit).map(({ version }) => version);
+}
+
+/** How a subject's versions came to be. Throws AppError SUBJECT_NOT_FOUND. */
+export async function listHistory(
+  { store }: Reads,
+  orgId: string,
+  subject: string,
+  page: Page,
+): Promise<readonly VersionOrigin[]> {
+  assertSubject(subject);
+  const history = await store.read(orgId, (view) => view.history(subject, page));
+  if (history.length === 0 && page.offset === 0) throw subjectNotFound(subject);
+  return history;
 }
 
 /** One version, or the latest. Throws AppError SUBJECT_NOT_FOUND, SCHEMA_VERSION_NOT_FOUND. */

@@ -53,7 +53,7 @@ export async function updateSettings(
   }
   const org = fromUuid("org", orgId);
   const subjects = await limits.get(org, "subjects");
-  return store.change(orgId, subject, async (change) => {
+  return store.change(orgId, [subject], async (change) => {
     const pair = await change.settings(subject);
     const own = ownOf(pair, subject);
     const next: OwnSettings = {

@@ -69,6 +69,20 @@ export function incompatible(subject: string, findings: readonly VersionFinding[
   });
 }
 
+/** The failure of contracts that cannot follow, of which nothing is registered. */
+export function incompatibleSet(
+  contracts: readonly { readonly subject: string; readonly findings: readonly VersionFinding[] }[],
+): AppError {
+  const all = contracts.flatMap(({ subject, findings }) =>
+    findings.map((finding) => ({ rule: finding.rule, message: `${subject}: ${describeVersionFinding(finding)}` })),
+  );
+  const shown = all.slice(0, 5).map(({ message }) => message);
+  const rest = all.length > 5 ? `; and ${all.length - 5} more` : "";
+  return new AppError("SCHEMA_INCOMPATIBLE", `nothing is registered: ${shown.join("; ")}${rest}`, {
+    violations: all.slice(0, 20).map(({ rule, message }) => ({ field: "contracts", message, rule })),
+  });
+}
+
 /** A finding as one line that names the version as well. */
 export function describeVersionFinding(finding: VersionFinding): string {
   return `version ${finding.version}: ${describeFinding(finding)}`;

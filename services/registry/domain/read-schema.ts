@@ -14,12 +14,12 @@ import { invalidSchema } from "./schema-fault.ts";
 export function readSchema(input: SchemaInput, imports: Imports): ReadSchema {
   const { type, references } = input;
   if (type === "PROTOBUF") {
-    const { text, descriptor, content } = compileProtobuf(input.schema, imports, input.normalize);
-    return { type, text, descriptor, references, digest: digestOf(input, content) };
+    const { text, descriptor, content } = compileProtobuf(input.schema, imports, input.normalize, input.name);
+    return { type, text, descriptor, references, ...digestsOf(input, content) };
   }
   const value = parseJson(input);
   const text = input.normalize ? canonicalJson(value) : input.schema;
-  return { type, text, descriptor: undefined, references, digest: digestOf(input, Buffer.from(text)) };
+  return { type, text, descriptor: undefined, references, ...digestsOf(input, Buffer.from(text)) };
 }
 
 type Json = Parameters<typeof canonicalJson>[0];
@@ -46,7 +46,13 @@ function assertDepth(value: unknown, depth: number): void {
   for (const inner of Object.values(value)) assertDepth(inner, depth + 1);
 }
 
-function digestOf({ type, references }: SchemaInput, content: Uint8Array): Uint8Array {
+function digestsOf(
+  { type, references }: SchemaInput,
+  content: Uint8Array,
+): Pick<ReadSchema, "digest" | "contentDigest"> {
   const head = [type, ...references.map(({ name, subject, version }) => [name, subject, version])];
-  return createHash("sha256").update(JSON.stringify(head)).update("\n").update(content).digest();
+  return {
+    digest: createHash("sha256").update(JSON.stringify(head)).update("\n").update(content).digest(),
+    contentDigest: createHash("sha256").update(content).digest(),
+  };
 }

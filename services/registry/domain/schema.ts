@@ -16,6 +16,8 @@ export interface SchemaInput {
   readonly schema: string;
   readonly references: readonly Reference[];
   readonly normalize: boolean;
+  /** What a Protobuf file is called that does not say so itself. */
+  readonly name?: string;
 }
 
 /** A schema that was understood as far as its language is. */
@@ -27,4 +29,6 @@ export interface ReadSchema {
   readonly references: readonly Reference[];
   /** SHA-256 over language, content and references: the same for what is one schema. Comments and layout do not count. */
   readonly digest: Uint8Array;
+  /** SHA-256 over the content alone. */
+  readonly contentDigest: Uint8Array;
 }

@@ -1,20 +1,19 @@
-import { create } from "@bufbuild/protobuf";
+import { create, type DescMethod } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { AuditDecision, type AuditEvent, AuditEventSchema } from "@cadre/gen/cadre/credentials/v1/audit_pb";
-import { RegistryService } from "@cadre/gen/cadre/registry/v1/registry_pb";
 import { newId } from "../../runtime/ids/id.ts";
 import type { RequestContext } from "../../runtime/rpc/request-context.ts";
 import { traceIdOf } from "../../runtime/telemetry/traceparent.ts";
 
 /** The audit event of a schema that is registered whatever it breaks: unlike others it says why. */
-export function forcedEvent(request: RequestContext, subject: string, reason: string): AuditEvent {
+export function forcedEvent(request: RequestContext, method: DescMethod, subject: string, reason: string): AuditEvent {
   return create(AuditEventSchema, {
     eventId: newId("evt"),
     at: timestampFromMs(Date.now()),
     type: "schema.forced",
     orgId: request.principal?.orgId ?? "",
     actor: request.principal?.subject ?? "",
-    action: `${RegistryService.typeName}/${RegistryService.method.forceSchema.name}`,
+    action: `${method.parent.typeName}/${method.name}`,
     resource: `subject/${subject}`.slice(0, 256),
     decision: AuditDecision.ALLOWED,
     reason,

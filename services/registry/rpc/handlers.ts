@@ -1,9 +1,6 @@
 import { RegistryService } from "@cadre/gen/cadre/registry/v1/registry_pb";
-import type { HandlerContext } from "@connectrpc/connect";
 import type { AuditSink } from "../../runtime/audit/audit-sink.ts";
-import { toUuid } from "../../runtime/ids/id.ts";
 import { type Implementation, implement } from "../../runtime/rpc/implementation.ts";
-import { requestContext, requirePrincipal } from "../../runtime/rpc/request-context.ts";
 import { checkCompatibility } from "../app/check-compatibility.ts";
 import { deleteSubject, deleteVersion } from "../app/delete-versions.ts";
 import type { RegistryDeps } from "../app/deps.ts";
@@ -18,7 +15,7 @@ import {
 } from "../app/read-registry.ts";
 import { registerSchema } from "../app/register-schema.ts";
 import { getSettings, updateSettings } from "../app/settings.ts";
-import { forcedEvent } from "./audit-event.ts";
+import { forceFor, orgOf, registrantOf } from "./caller.ts";
 import {
   fromFinding,
   fromSchema,
@@ -34,19 +31,19 @@ const defaultLimit = 1_000;
 /**
  * The registry of the caller's org.
  *
- * @param audit where it is written, before it happens, that a schema is forced
+ * @param audit where it is written, before it is committed, that a schema is forced
  */
 export function registryHandlers(deps: RegistryDeps, audit: AuditSink): Implementation<typeof RegistryService> {
   return implement(RegistryService, {
     async registerSchema({ subject, schema }, context) {
-      return { version: fromVersion(await registerSchema(deps, orgOf(context), subject, toSchemaInput(schema))) };
+      return {
+        version: fromVersion(await registerSchema(deps, registrantOf(context), subject, toSchemaInput(schema))),
+      };
     },
     async forceSchema({ subject, schema, reason }, context) {
-      const onForced = () => audit.append(forcedEvent(requestContext(context.values), subject, reason));
-      const input = toSchemaInput(schema);
-      return {
-        version: fromVersion(await registerSchema(deps, orgOf(context), subject, input, { reason, onForced })),
-      };
+      const force = forceFor(context, audit, reason);
+      const found = await registerSchema(deps, registrantOf(context), subject, toSchemaInput(schema), force);
+      return { version: fromVersion(found) };
     },
     async lookupSchema({ subject, schema, deleted }, context) {
       const found = await lookupSchema(deps, orgOf(context), subject, toSchemaInput(schema), deleted);
@@ -96,8 +93,4 @@ export function registryHandlers(deps: RegistryDeps, audit: AuditSink): Implemen
       return { previous: fromSettings(own), effective: fromSettings(effective) };
     },
   });
-}
-
-function orgOf(context: HandlerContext): string {
-  return toUuid("org", requirePrincipal(context).orgId);
 }

@@ -18,14 +18,36 @@ export class PostgresRegistryStore implements RegistryStore {
     return this.#database.asOrg(orgId, (transaction) => work(new PostgresRegistryView(transaction)));
   }
 
-  change<T>(orgId: string, subject: string, work: (change: RegistryChange) => Promise<T>): Promise<T> {
+  change<T>(orgId: string, subjects: readonly string[], work: (change: RegistryChange) => Promise<T>): Promise<T> {
     return this.#database.asOrg(orgId, async (transaction) => {
-      // A subject that is new has no row to lock. Two names with one hash wait for each other, and no more.
-      await sql`select pg_advisory_xact_lock(hashtextextended(${`registry ${orgId} ${subject}`}, 0))`.execute(
+      // A subject that is new has no row to lock. Two names with one hash wait for each other, and no more; in one
+      // order, so that they never wait for ever.
+      const names = subjects.map((subject) => `registry ${orgId} ${subject}`);
+      await sql`
+        select pg_advisory_xact_lock(key)
+          from (select hashtextextended(name, 0) as key from unnest(${names}::text[]) as name order by key) locks`.execute(
         transaction,
       );
       return work(new PostgresRegistryChange(transaction, orgId));
     });
+  }
+
+  async rehearse<T>(
+    orgId: string,
+    subjects: readonly string[],
+    work: (change: RegistryChange) => Promise<T>,
+  ): Promise<T> {
+    const { promise: result, resolve } = Promise.withResolvers<T>();
+    const takenBack = new Error("a rehearsal is taken back");
+    try {
+      await this.change(orgId, subjects, async (change) => {
+        resolve(await work(change));
+        throw takenBack;
+      });
+    } catch (thrown) {
+      if (thrown !== takenBack) throw thrown;
+    }
+    return result;
   }
 }
 
@@ -86,10 +108,22 @@ class PostgresRegistryChange extends PostgresRegistryView implements RegistryCha
     return schema_id;
   }
 
-  async addVersion({ subject, version, schemaId, forcedReason }: Omit<VersionRow, "deleted">): Promise<void> {
+  async addVersion(row: Omit<VersionRow, "deleted">, by: string): Promise<void> {
+    const { subject, version, schemaId, forcedReason } = row;
+    const origin = { forced_reason: forcedReason, registered_by: by };
     await this.#transaction
       .insertInto("subject_version")
-      .values({ org_id: this.#orgId, subject, version, schema_id: schemaId, forced_reason: forcedReason })
+      .values({ org_id: this.#orgId, subject, version, schema_id: schemaId, ...origin })
+      .execute();
+  }
+
+  async markPushed(versions: readonly Pick<VersionRow, "subject" | "version">[], setDigest: string): Promise<void> {
+    if (versions.length === 0) return;
+    const named = versions.map(({ subject, version }) => ({ subject, version }));
+    await this.#transaction
+      .updateTable("subject_version")
+      .set({ set_digest: setDigest })
+      .where((where) => where.or(named.map((one) => where.and(one))))
       .execute();
   }
 

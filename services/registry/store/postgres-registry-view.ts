@@ -1,6 +1,14 @@
 import { sql, type Transaction } from "kysely";
 import type { OwnSettings, SettingsPair } from "../domain/settings.ts";
-import type { ImportedFile, Page, Presence, RegistryView, StoredSchema, VersionRow } from "./registry-store.ts";
+import type {
+  ImportedFile,
+  Page,
+  Presence,
+  RegistryView,
+  StoredSchema,
+  VersionOrigin,
+  VersionRow,
+} from "./registry-store.ts";
 import type { RegistrySchema } from "./schema.ts";
 
 const versionColumns = [
@@ -43,6 +51,22 @@ export class PostgresRegistryView implements RegistryView {
       .orderBy("version")
       .execute();
     return rows;
+  }
+
+  async history(subject: string, { offset, limit }: Page): Promise<readonly VersionOrigin[]> {
+    return this.#transaction
+      .selectFrom("subject_version")
+      .select([
+        ...versionColumns,
+        "created_at as registeredAt",
+        "registered_by as registeredBy",
+        "set_digest as setDigest",
+      ])
+      .where("subject", "=", subject)
+      .orderBy("version")
+      .offset(offset)
+      .limit(limit)
+      .execute();
   }
 
   async schemas(schemaIds: readonly number[]): Promise<readonly StoredSchema[]> {

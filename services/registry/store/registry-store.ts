@@ -21,6 +21,15 @@ export interface VersionRow {
   readonly forcedReason: string;
 }
 
+/** How a version came to be. */
+export interface VersionOrigin extends VersionRow {
+  readonly registeredAt: Date;
+  /** Who registered it; empty of a version from before this was kept. */
+  readonly registeredBy: string;
+  /** The digest of the set that it was pushed with; empty if it came by itself. */
+  readonly setDigest: string;
+}
+
 /** A file that schemas import, themselves or through others. */
 export interface ImportedFile {
   /** The path of the import. */
@@ -46,6 +55,8 @@ export interface RegistryView {
   subjects(prefix: string, presence: Presence, page: Page): Promise<readonly string[]>;
   /** A subject's versions with the deleted ones, ascending. */
   versions(subject: string): Promise<readonly VersionRow[]>;
+  /** How a subject's versions came to be, the deleted ones too, ascending. */
+  history(subject: string, page: Page): Promise<readonly VersionOrigin[]>;
   /** Schemas by their ids, in no order; those that no version has, deleted or not, are left out. */
   schemas(schemaIds: readonly number[]): Promise<readonly StoredSchema[]>;
   /** The id of a schema by its digest, also if no version has it now. */
@@ -64,13 +75,16 @@ export interface RegistryView {
   countSettings(): Promise<number>;
 }
 
-/** What is changed within one transaction that has the subject for itself. */
+/** What is changed within one transaction that has its subjects for itself. */
 export interface RegistryChange extends RegistryView {
   /** Keeps versions from being deleted until the transaction ends. False if one is deleted, or is not there. */
   hold(references: readonly Reference[]): Promise<boolean>;
   /** Stores a schema, or finds the one with its digest. */
   addSchema(schema: ReadSchema, referencedIds: readonly number[]): Promise<number>;
-  addVersion(row: Omit<VersionRow, "deleted">): Promise<void>;
+  /** @param by who registers it */
+  addVersion(row: Omit<VersionRow, "deleted">, by: string): Promise<void>;
+  /** Keeps with versions the digest of the set that they were pushed with. */
+  markPushed(versions: readonly Pick<VersionRow, "subject" | "version">[], setDigest: string): Promise<void>;
   /** Marks versions as deleted. */
   markDeleted(subject: string, versions: readonly number[]): Promise<void>;
   /** Deletes versions for good. Their schemas keep their ids. */
@@ -83,9 +97,11 @@ export interface RegistryStore {
   /** Reads within one transaction of the org. Retries nothing. */
   read<T>(orgId: string, work: (view: RegistryView) => Promise<T>): Promise<T>;
   /**
-   * Changes a subject, or the org's settings (`""`), in one transaction. Such
+   * Changes subjects, or the org's settings (`""`), in one transaction. Such
    * transactions of one subject come one after the other. Rolls back if `work`
    * throws.
    */
-  change<T>(orgId: string, subject: string, work: (change: RegistryChange) => Promise<T>): Promise<T>;
+  change<T>(orgId: string, subjects: readonly string[], work: (change: RegistryChange) => Promise<T>): Promise<T>;
+  /** The same, and takes back what `work` did. Ids that it was given are lost. */
+  rehearse<T>(orgId: string, subjects: readonly string[], work: (change: RegistryChange) => Promise<T>): Promise<T>;
 }

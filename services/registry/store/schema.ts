@@ -44,6 +44,10 @@ interface SubjectVersionTable {
   deleted: Generated<boolean>;
   /** Why it was registered whatever it breaks; empty if nothing. */
   forced_reason: Generated<string>;
+  /** Who registered it; empty of a version from before this was kept. */
+  registered_by: Generated<string>;
+  /** The digest of the set that it was pushed with; empty if it came by itself. */
+  set_digest: Generated<string>;
   created_at: Generated<Date>;
 }
 

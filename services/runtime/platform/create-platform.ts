@@ -1,5 +1,6 @@
 import type { DescService } from "@bufbuild/protobuf";
 import { AuditSinkService } from "@cadre/gen/cadre/credentials/v1/audit_pb";
+import { ContractCheckService } from "@cadre/gen/cadre/registry/v1/contract_pb";
 import type { Client, Transport } from "@connectrpc/connect";
 import { createRemoteAuditSink } from "../audit/batching-audit-sink.ts";
 import { createDenialLog } from "../audit/denial-log.ts";
@@ -16,6 +17,7 @@ import type { Mesh, ServiceName } from "../mesh/mesh.ts";
 import { createMeshClient } from "../rpc/mesh-client.ts";
 import { clientSpan } from "../telemetry/client-span.ts";
 import type { Telemetry } from "../telemetry/telemetry.ts";
+import { createContractCheck } from "./contract-check.ts";
 import type { Mode, Platform, ServiceAudit } from "./platform.ts";
 import { serveWithHealth } from "./serve-with-health.ts";
 
@@ -72,6 +74,12 @@ export function createPlatform(options: CreatePlatformOptions): Platform & { sto
     return known;
   }
 
+  const contracts = createContractCheck({
+    mode: options.mode,
+    log: log.child({ component: "contracts" }),
+    registryOf: (self) => client(self, "registry", ContractCheckService),
+  });
+
   return {
     mode: options.mode,
     dataDirectory: options.dataDirectory,
@@ -89,7 +97,8 @@ export function createPlatform(options: CreatePlatformOptions): Platform & { sto
     renderMetrics: () => telemetry.renderMetrics(),
     audit: (self) => audit(self),
     client,
-    serve(name, { implementations, dependencies, auditSink }) {
+    contracts,
+    serve(name, { implementations, dependencies, topics = [], auditSink }) {
       const interceptors = meshInterceptors({
         host: name,
         tracer: telemetry.tracer,
@@ -99,15 +108,17 @@ export function createPlatform(options: CreatePlatformOptions): Platform & { sto
         rules,
         audit: audit(name, auditSink),
       });
+      const files = implementations.map(({ service }) => service.file);
       return serveWithHealth(mesh, name, {
         implementations,
-        dependencies,
+        dependencies: [...dependencies, ...contracts.watch(name, files, topics)],
         interceptors,
         version: options.version,
         reflection: options.reflection,
       });
     },
     async stop() {
+      contracts.stop();
       await Promise.all([...audits.values()].map(({ denials }) => denials.stop()));
     },
   };

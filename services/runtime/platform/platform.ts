@@ -10,6 +10,7 @@ import type { AccessRules } from "../interceptor/access-rule.ts";
 import type { Logger } from "../log/log.ts";
 import type { MeshServer, ServiceName } from "../mesh/mesh.ts";
 import type { Implementation } from "../rpc/implementation.ts";
+import type { ContractCheck, StatedTopic } from "./contract-check.ts";
 
 /** `production` must be declared; it refuses to start unsafe. */
 export type Mode = "embedded" | "production";
@@ -51,6 +52,8 @@ export interface Platform {
    * deadline less 50 ms. The peer need not run yet.
    */
   client<S extends DescService>(self: ServiceName, peer: ServiceName, service: S): Client<S>;
+  /** Has the contracts of a service watched that serves by itself; `serve` does so for the others. */
+  readonly contracts: Pick<ContractCheck, "watch">;
   /** Serves a service on the mesh with all interceptors, health, readiness and reflection. */
   serve(name: ServiceName, options: ServeOptions): Promise<MeshServer>;
 }
@@ -65,6 +68,8 @@ export interface ServeOptions {
   readonly implementations: readonly Implementation[];
   /** What the service needs to serve, checked when readiness is asked for. */
   readonly dependencies: readonly Dependency[];
+  /** The topics whose events it states or handles; their contracts must be registered. */
+  readonly topics?: readonly StatedTopic[];
   /** Where the service's own audit events go; to credentials unless given. */
   readonly auditSink?: AuditSink;
 }

@@ -12,7 +12,7 @@ import { wellKnownFile } from "../../../runtime/reflection/well-known-file.ts";
 import { invalidSchema } from "../schema-fault.ts";
 import { assertFile } from "./assert-file.ts";
 import { canonicalizeOptions, interpretOptions } from "./interpret-options.ts";
-import { defaultJsonName } from "./json-name.ts";
+import { defaultJsonName, fillJsonNames } from "./json-name.ts";
 import { linkFile } from "./link-file.ts";
 import { normalizeFile } from "./normalize-file.ts";
 import { parseFile } from "./parse-file.ts";
@@ -37,9 +37,10 @@ const maxFiles = 500;
 /**
  * Compiles a file from its text or from a `FileDescriptorProto` in base64.
  *
+ * @param name what a file is called that does not say so itself; made of its content unless given
  * @throws AppError INVALID_SCHEMA saying what is wrong, and where
  */
-export function compileProtobuf(schema: string, imports: Imports, normalize: boolean): CompiledProtobuf {
+export function compileProtobuf(schema: string, imports: Imports, normalize: boolean, name?: string): CompiledProtobuf {
   const fileOf = importResolver(imports);
   const decoded = decodeDescriptor(schema);
   const parsed = decoded ?? parseFile(schema);
@@ -47,6 +48,7 @@ export function compileProtobuf(schema: string, imports: Imports, normalize: boo
   const file = normalize ? normalizeFile(parsed) : parsed;
   assertFile(file);
   // Named after its content, which is not known before its options are.
+  file.name ||= name ?? "";
   const isNamed = file.name !== "";
   if (!isNamed) file.name = "schema.proto";
   const registry = createRegistry(file, imports);
@@ -74,6 +76,7 @@ export function createRegistry(file: FileDescriptorProto, imports: Imports): Fil
     state.set(next.name, "open");
     for (const path of next.dependency) visit(fileOf(path));
     state.set(next.name, "done");
+    fillJsonNames(next);
     sorted.push(next);
   };
   visit(file);

@@ -1246,8 +1246,8 @@ export declare const RegistryService: GenService<{
   },
   /**
    * Registers a schema although it does not agree with the subject's versions.
-   * The audit log has a `schema.forced` with the reason, written before; nothing
-   * is audited of a schema that is one of the subject's versions already.
+   * If it does not, the audit log has a `schema.forced` with the reason, written
+   * before, and the reason stays with the version.
    *
    * @generated from rpc cadre.registry.v1.RegistryService.ForceSchema
    */

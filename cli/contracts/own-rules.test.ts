@@ -3,7 +3,7 @@ import { cpSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
-import { lintContracts } from "./contract-lint.ts";
+import { lintOwnRules } from "./own-rules.ts";
 
 const tree = mkdtempSync(join(tmpdir(), "cadre-contract-"));
 cpSync("third_party", join(tree, "third_party"), { recursive: true });
@@ -23,7 +23,7 @@ function lint(source: string): string[] {
   writeFileSync(join(tree, "proto/probe.proto"), `${header}${source}`);
   const args = ["build", "proto", "--as-file-descriptor-set", "-o", "-#format=binpb"];
   const buf = join(process.cwd(), "node_modules/.bin/buf");
-  return lintContracts(execFileSync(buf, args, { cwd: tree }), (file) => file === "probe.proto");
+  return lintOwnRules(execFileSync(buf, args, { cwd: tree }), (file) => file === "probe.proto");
 }
 
 const good = `option (cadre.options.v1.exposure) = EXPOSURE_PUBLIC; option (cadre.options.v1.host) = "x";`;
