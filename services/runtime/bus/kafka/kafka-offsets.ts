@@ -1,15 +1,5 @@
 import type { Admin } from "kafkajs";
-
-/** Where a group is in a partition. */
-export interface KafkaPosition {
-  readonly partition: number;
-  /** The next offset that the group gets; undefined if it has acknowledged nothing yet. */
-  readonly next: bigint | undefined;
-  /** The offset that the next event will have. */
-  readonly end: bigint;
-  /** Events that are not acknowledged, and are still there. */
-  readonly lag: bigint;
-}
+import type { GroupPosition, PartitionPosition, Place } from "../group-position.ts";
 
 /**
  * The name of a consumer group in Kafka: a group has its position in each topic
@@ -20,7 +10,7 @@ export function kafkaGroupOf(group: string, topic: string): string {
 }
 
 /** Where a group is in each partition of a topic. */
-export async function positionsOf(admin: Admin, group: string, topic: string): Promise<readonly KafkaPosition[]> {
+export async function positionsOf(admin: Admin, group: string, topic: string): Promise<readonly PartitionPosition[]> {
   const ends = await admin.fetchTopicOffsets(topic);
   const [committed] = await admin.fetchOffsets({ groupId: kafkaGroupOf(group, topic), topics: [topic] });
   const next = new Map(committed?.partitions.map(({ partition, offset }) => [partition, BigInt(offset)]));
@@ -42,12 +32,6 @@ export async function positionsOf(admin: Admin, group: string, topic: string): P
 export async function lagOf(admin: Admin, group: string, topic: string): Promise<number> {
   const positions = await positionsOf(admin, group, topic);
   return positions.reduce((sum, { lag }) => sum + Number(lag), 0);
-}
-
-/** Where one of several groups is. */
-export interface GroupPosition extends KafkaPosition {
-  readonly group: string;
-  readonly topic: string;
 }
 
 /** Where the groups that follow some topics are; only one group if it is named. */
@@ -73,12 +57,7 @@ export async function listPositions(
  * Moves a group in a topic: to the oldest event, past the newest, or to the
  * first event at or after a time. Refused while members run.
  */
-export async function resetOffsets(
-  admin: Admin,
-  group: string,
-  topic: string,
-  to: "earliest" | "latest" | Date,
-): Promise<void> {
+export async function resetOffsets(admin: Admin, group: string, topic: string, to: Place): Promise<void> {
   const ends = await admin.fetchTopicOffsets(topic);
   const places =
     to instanceof Date

@@ -1,24 +1,23 @@
 import { confirm, isCancel } from "@clack/prompts";
-import { type GroupPosition, listPositions, resetOffsets } from "../../services/runtime/bus/kafka/kafka-offsets.ts";
+import type { GroupPosition, Place } from "../../services/runtime/bus/group-position.ts";
 import { busTopics } from "../../services/runtime/bus/topics.ts";
 import { type ExitCode, exitCode } from "../exit-code.ts";
 import { CliError } from "../failure.ts";
 import { printJson, printTable } from "../output.ts";
-import { askKafka, type KafkaFlags } from "./kafka-target.ts";
+import { type BusFlags, busOffsetsOf } from "./bus-offsets.ts";
 
 /** `cadre events offsets list`. */
 export async function runOffsetsList(
-  flags: KafkaFlags & { readonly group?: string; readonly topic?: string },
+  flags: BusFlags & { readonly group?: string; readonly topic?: string },
 ): Promise<ExitCode> {
   const topics = flags.topic === undefined ? busTopics.map(({ name }) => name) : [knownTopic(flags.topic)];
-  const rows = await askKafka(flags, (admin) => listPositions(admin, topics, flags.group));
-  print(flags, rows);
+  print(flags, await busOffsetsOf(flags).list(topics, flags.group));
   return exitCode.done;
 }
 
 /** `cadre events offsets reset`. */
 export async function runOffsetsReset(
-  flags: KafkaFlags & { readonly group: string; readonly topic: string; readonly to: string; readonly yes?: boolean },
+  flags: BusFlags & { readonly group: string; readonly topic: string; readonly to: string; readonly yes?: boolean },
 ): Promise<ExitCode> {
   const { group, to } = flags;
   const topic = knownTopic(flags.topic);
@@ -28,11 +27,9 @@ export async function runOffsetsReset(
     const answer = await confirm({ message, initialValue: false });
     if (isCancel(answer) || !answer) return exitCode.failed;
   }
-  const rows = await askKafka(flags, async (admin) => {
-    await resetOffsets(admin, group, topic, position);
-    return listPositions(admin, [topic], group);
-  });
-  print(flags, rows);
+  const offsets = busOffsetsOf(flags);
+  await offsets.reset(group, topic, position);
+  print(flags, await offsets.list([topic], group));
   return exitCode.done;
 }
 
@@ -42,7 +39,7 @@ function knownTopic(name: string): string {
   throw new CliError(exitCode.usage, `${JSON.stringify(name)} is no topic`, `There are: ${names}.`);
 }
 
-function parsePosition(to: string): "earliest" | "latest" | Date {
+function parsePosition(to: string): Place {
   if (to === "earliest" || to === "latest") return to;
   const at = new Date(to);
   if (!Number.isNaN(at.getTime()) && /^\d{4}-\d\d-\d\dT/.test(to)) return at;
@@ -53,7 +50,7 @@ function parsePosition(to: string): "earliest" | "latest" | Date {
   );
 }
 
-function print(flags: KafkaFlags, rows: readonly GroupPosition[]): void {
+function print(flags: BusFlags, rows: readonly GroupPosition[]): void {
   if (flags.json === true) {
     return printJson({
       offsets: rows.map(({ group, topic, partition, next, end, lag }) => ({
