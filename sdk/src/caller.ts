@@ -130,7 +130,7 @@ async function* mapErrors<T>(messages: AsyncIterable<T>, signal: AbortSignal): A
 }
 
 /** 128 random bits. `crypto.randomUUID` is missing in pages that came over plain HTTP. */
-function newIdempotencyKey(): string {
+export function newIdempotencyKey(): string {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 

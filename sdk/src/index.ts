@@ -111,6 +111,7 @@ export { RunFailed } from "./runs/run-failed.ts";
 export type { RunFilterOptions } from "./runs/run-filter.ts";
 export type { RunHandle } from "./runs/run-handle.ts";
 export { pictureOf, type RunPicture, type RunPictureEdge, type RunPictureNode, toMermaid } from "./runs/run-picture.ts";
+export type { SignedRunRequest } from "./runs/run-request.ts";
 export {
   hasRunEnded,
   type RunStateName,

@@ -10,6 +10,7 @@ import { openDatabase } from "../runtime/postgres/open-database.ts";
 import { toContent } from "./app/audit-event.ts";
 import { type FirstKey, firstStart } from "./app/first-start.ts";
 import { createKeyUse } from "./app/key-use.ts";
+import { createRunRequestTokens } from "./app/run-request-token.ts";
 import { createJwtVerifier } from "./app/verify-jwt.ts";
 import { createChangeHub } from "./changes/change-hub.ts";
 import type { CredentialsConfig } from "./config.ts";
@@ -76,7 +77,7 @@ export async function startCredentials(platform: Platform, config: CredentialsCo
       hmacKey,
       environment,
       denials,
-      authentication: { engine, hmacKey, jwts, keyUse },
+      authentication: { engine, hmacKey, jwts, keyUse, runRequestTokens: createRunRequestTokens(hmacKey) },
     }),
     dependencies: [database.dependency],
     auditSink,

@@ -3,11 +3,13 @@ import { AuthenticationService } from "@cadre/gen/cadre/credentials/v1/identity_
 import { ServingState } from "@cadre/gen/cadre/gateway/v1/health_pb";
 import { ToolExecutionService } from "@cadre/gen/cadre/tools/v1/tool_pb";
 import { createFileBlobStore } from "../runtime/blob/file-blob-store.ts";
+import { consumeRepeatable } from "../runtime/bus/consumer/consume-repeatable.ts";
 import { createEventCodec } from "../runtime/bus/envelope.ts";
 import { openEventBus } from "../runtime/bus/open-event-bus.ts";
 import { createRegistrySchemaIds } from "../runtime/bus/registry-schema-ids.ts";
 import { startRelay } from "../runtime/bus/relay.ts";
 import { createLocalSchemaIds } from "../runtime/bus/schema-ids.ts";
+import { agentRunsRequested, topics } from "../runtime/bus/topics.ts";
 import { ConfigurationError } from "../runtime/config/settings.ts";
 import { createChangeFeed } from "../runtime/identity/change-feed.ts";
 import { createLimits } from "../runtime/identity/limits.ts";
@@ -23,6 +25,8 @@ import { createJournalRelaySource } from "./events/journal-relay-source.ts";
 import { openLedgerKeys } from "./ledger/ledger-keys.ts";
 import { createConfiguredModels } from "./models/configured-models.ts";
 import { createOrchestrator } from "./orchestrator.ts";
+import { createRequestAuthority } from "./requests/request-authority.ts";
+import { startRequestedRun } from "./requests/start-requested-run.ts";
 import { createToolRunner } from "./rpc/tool-client.ts";
 import { migrations } from "./store/migrations/index.ts";
 import type { OrchestratorSchema } from "./store/schema.ts";
@@ -31,6 +35,9 @@ const self: ServiceName = "orchestrator";
 
 /** Of each role. One committer writes, and the rest is short reads; a cold start opens these within two seconds. */
 const maxConnections = 6;
+
+/** How long a try to start a run that was asked for through the bus may take, in milliseconds. */
+const requestAttemptMs = 5_000;
 
 /** Starts the orchestrator. */
 export const startOrchestrator: StartService<OrchestratorConfig> = async (platform, config) => {
@@ -52,7 +59,7 @@ export const startOrchestrator: StartService<OrchestratorConfig> = async (platfo
 
   const authentication = platform.client(self, "credentials", AuthenticationService);
   const changes = createChangeFeed({ client: authentication, processId: platform.processId, log });
-  const { engine, implementations } = createOrchestrator({
+  const { engine, startRun, implementations } = createOrchestrator({
     database,
     blobs: await createFileBlobStore(join(platform.dataDirectory, "blobs")),
     models,
@@ -75,24 +82,25 @@ export const startOrchestrator: StartService<OrchestratorConfig> = async (platfo
     // Who holds the data directory is the only one, before and from now on.
     alone: config.CADRE_ORCHESTRATOR_PREVIOUS_WRITERS_ARE_DEAD,
   });
+  const codec = createEventCodec(
+    platform.registry === undefined ? createLocalSchemaIds() : createRegistrySchemaIds(platform.registry),
+    { meter, knowsAllIds: platform.registry !== undefined },
+  );
   const relay = startRelay({
     name: self,
     source: createJournalRelaySource({
       database,
-      codec: createEventCodec(
-        platform.registry === undefined ? createLocalSchemaIds() : createRegistrySchemaIds(platform.registry),
-        { meter, knowsAllIds: platform.registry !== undefined },
-      ),
+      codec,
       writer: () => engine.status.writer,
       onLag: (entries) => engine.setUnrelayed(entries),
+      // Elsewhere nobody but us could follow them, and a fact for each step costs half of what the step does.
+      withSteps: config.CADRE_STEP_FACTS ?? platform.kafka !== undefined,
     }),
     bus,
     log: log.child({ component: "relay" }),
     meter,
   });
   engine.onStored(() => relay.wake());
-      // Elsewhere nobody but us could follow them, and a fact for each step costs half of what the step does.
-      withSteps: config.CADRE_STEP_FACTS ?? platform.kafka !== undefined,
 
   const server = await platform.serve(self, {
     implementations,
@@ -111,12 +119,25 @@ export const startOrchestrator: StartService<OrchestratorConfig> = async (platfo
   // Last: turns that go on call peers at once, and readers can follow them from their first event.
   await engine.start();
 
+  const authority = createRequestAuthority(authentication);
+  const requests = consumeRepeatable({
+    bus,
+    codec,
+    topic: agentRunsRequested,
+    group: "orchestrator.requests",
+    handle: (requested, signal) => startRequestedRun({ authority, startRun }, requested, signal),
+    attemptMs: requestAttemptMs,
+    log: log.child({ component: "requests" }),
+    tracer,
+    meter,
+  });
   let stopped: Promise<void> | undefined;
   return {
     name: self,
     stop(graceMs) {
       stopped ??= (async () => {
         // Streams end by this, so that the server has nothing to wait for.
+        await requests.stop();
         await engine.stop();
         await server.close(graceMs);
         await relay.stop();

@@ -1,6 +1,6 @@
 import { AgentService } from "@cadre/gen/cadre/orchestrator/v1/agent_pb";
 import { ModelService } from "@cadre/gen/cadre/orchestrator/v1/model_pb";
-import { RunService } from "@cadre/gen/cadre/orchestrator/v1/run_pb";
+import { RunService, type StartRunRequest } from "@cadre/gen/cadre/orchestrator/v1/run_pb";
 import { ScheduleService } from "@cadre/gen/cadre/orchestrator/v1/schedule_pb";
 import { SessionService } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
 import type { Meter, Tracer } from "@opentelemetry/api";
@@ -16,6 +16,7 @@ import { type Implementation, implement } from "../runtime/rpc/implementation.ts
 import { Engine } from "./app/engine.ts";
 import { observeEngine } from "./app/engine-metrics.ts";
 import { CheckedGraphs } from "./app/graph/checked-graphs.ts";
+import { type Asking, startRun } from "./app/graph/start-run.ts";
 import type { ToolRunner } from "./app/ports.ts";
 import { createTurnMetrics } from "./app/turn-metrics.ts";
 import type { LedgerKeys } from "./ledger/ledger-keys.ts";
@@ -80,6 +81,8 @@ export interface OrchestratorOptions {
 export interface Orchestrator {
   readonly implementations: readonly Implementation[];
   readonly engine: Engine;
+  /** As RunService.StartRun, for who has checked the request and whoever asks. */
+  readonly startRun: (request: StartRunRequest, asking: Asking, signal: AbortSignal) => Promise<unknown>;
   /** Starts and stops with the engine. */
   readonly retention: Pick<Retention, "sweep">;
 }
@@ -190,6 +193,7 @@ export function createOrchestrator(options: OrchestratorOptions): Orchestrator {
   engine.accompany(retention);
   return {
     engine,
+    startRun: (request, asking, signal) => startRun(runDeps, request, asking, signal),
     retention,
     implementations: [
       implement(AgentService, agentHandlers({ ...agentDeps, graphs: runDeps.graphs, pages })),

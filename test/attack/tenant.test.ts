@@ -107,6 +107,7 @@ const requestOf: Readonly<Record<string, JsonObject>> = {
   RegisterAgent: { definition: { name: "probe", model: "scripted" } },
   IssueKey: { name: "probe", scopes: ["sessions.read"] },
   RevokeToken: { id: { issuer: "https://login.example.com", token_id: "probe" } },
+  SignRunRequest: { request_sha256: Buffer.alloc(32).toString("base64") },
   CreateOrg: { name: "probe" },
   StartRun: { agent: "probe" },
   SignalRun: { signal: "probe" },

@@ -19,6 +19,7 @@ import type { EventsOptions } from "../resumed-stream.ts";
 import { type RunDefinition, toStartRequest, toValueMessage } from "./run-definition.ts";
 import { type RunFilterOptions, toRunFilter } from "./run-filter.ts";
 import { createRunHandle, type RunHandle } from "./run-handle.ts";
+import { type SignedRunRequest, signRunRequest } from "./run-request.ts";
 import { streamRunEvents } from "./run-stream.ts";
 
 /** What to run, and how the call is made. */
@@ -91,6 +92,16 @@ export interface Runs {
    * ```
    */
   start<Input = JsonValue, Output = JsonValue>(options: StartRunOptions<Input, Output>): Promise<RunHandle<Output>>;
+  /**
+   * Signs a request for a run that goes through the bus, for a client that
+   * reaches the broker. Starts nothing: whoever publishes it on
+   * `agent.runs.requested.v1` does.
+   *
+   * @throws CadreError `SCOPE_MISSING` without the scope `runs.write`
+   */
+  signRequest<Input = JsonValue, Output = JsonValue>(
+    options: StartRunOptions<Input, Output>,
+  ): Promise<SignedRunRequest>;
   /** Returns a run with its steps. @throws CadreError `RUN_NOT_FOUND` */
   get<Output = JsonValue>(runId: string, options?: GetRunOptions): Promise<RunHandle<Output>>;
   /** Lists runs of the org, newest first, without their steps. */
@@ -194,6 +205,7 @@ export function createRuns(caller: Caller): Runs {
       const { run } = await caller.unary(method.startRun, request, { idempotencyKey, signal, timeoutMs });
       return createRunHandle<Output>(runs, required(run, "the run"));
     },
+    signRequest: (options) => signRunRequest(caller, toStartRequest(options), options),
     async get<Output>(runId: string, { waitMs = 0, ...options }: GetRunOptions = {}) {
       // The server's wait must not be cut short by the call's own timeout.
       const timeoutMs = options.timeoutMs ?? (waitMs > 0 ? waitMs + answerMs : undefined);

@@ -10,8 +10,10 @@ import { fromUuid, toUuid } from "../../runtime/ids/id.ts";
 import { findKey } from "../store/key-store.ts";
 import { findOrgOfToken } from "../store/org-store.ts";
 import type { CredentialsSchema } from "../store/schema.ts";
+import { checkPrincipal } from "./check-principal.ts";
 import type { KeyUse } from "./key-use.ts";
 import { faultOfKey, principalOfKey } from "./principal-of-key.ts";
+import type { RunRequestTokens } from "./run-request-token.ts";
 import type { JwtVerifier } from "./verify-jwt.ts";
 
 export interface AuthenticateDeps {
@@ -19,6 +21,7 @@ export interface AuthenticateDeps {
   readonly hmacKey: Uint8Array;
   readonly jwts: JwtVerifier;
   readonly keyUse: KeyUse;
+  readonly runRequestTokens: RunRequestTokens;
 }
 
 /** Whom a credential stands for, and the revision that this reflects. */
@@ -34,6 +37,24 @@ export interface Authenticated {
  */
 export async function authenticate(deps: AuthenticateDeps, credential: string): Promise<Authenticated> {
   return isApiKeyText(credential) ? authenticateKey(deps, credential) : authenticateJwt(deps, credential);
+}
+
+/**
+ * Finds out for whom a request for a run was signed that came through the bus,
+ * and what they may do now.
+ *
+ * @param sha256 of the request's bytes
+ * @throws AppError as `authenticate`
+ */
+export async function authenticateRunRequest(
+  { engine, runRequestTokens }: AuthenticateDeps,
+  token: string,
+  sha256: Uint8Array,
+): Promise<Authenticated> {
+  const asked = await runRequestTokens.verify(token, sha256);
+  const { principal, revision } = await checkPrincipal(engine, asked, Date.now());
+  if (principal === undefined) throw refused("REVOKED", { actor: asked.subject, orgId: asked.orgId });
+  return { principal, revision };
 }
 
 async function authenticateKey(deps: AuthenticateDeps, text: string): Promise<Authenticated> {

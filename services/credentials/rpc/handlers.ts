@@ -1,5 +1,5 @@
 import { create } from "@bufbuild/protobuf";
-import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { timestampFromDate, timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { ApiKeyService } from "@cadre/gen/cadre/credentials/v1/api_key_pb";
 import { AuditService, AuditSinkService } from "@cadre/gen/cadre/credentials/v1/audit_pb";
 import { AuthenticationService, IdentityService, LimitSchema } from "@cadre/gen/cadre/credentials/v1/identity_pb";
@@ -13,7 +13,7 @@ import { type Implementation, implement } from "../../runtime/rpc/implementation
 import { type RequestContext, requestContext, requirePrincipal } from "../../runtime/rpc/request-context.ts";
 import { traceIdOf } from "../../runtime/telemetry/traceparent.ts";
 import { toContent } from "../app/audit-event.ts";
-import { type AuthenticateDeps, authenticate } from "../app/authenticate.ts";
+import { type AuthenticateDeps, authenticate, authenticateRunRequest } from "../app/authenticate.ts";
 import { checkPrincipal } from "../app/check-principal.ts";
 import { createOrg } from "../app/create-org.ts";
 import type { CredentialsDeps } from "../app/credentials-deps.ts";
@@ -24,6 +24,7 @@ import { getOrgKey, listOrgKeys } from "../app/read-keys.ts";
 import { revokeKey } from "../app/revoke-key.ts";
 import { revokeToken } from "../app/revoke-token.ts";
 import { setLimit } from "../app/set-limit.ts";
+import { signRunRequest } from "../app/sign-run-request.ts";
 import { limitsOf, type OrgLimit } from "../domain/limit.ts";
 import { findLimits } from "../store/limit-store.ts";
 import { findOperatorOrg, findOrg } from "../store/org-store.ts";
@@ -56,6 +57,13 @@ export function createImplementations(deps: HandlersDeps): Implementation[] {
         const revoked = await revokeToken({ ...deps, jwts }, requirePrincipal(context), token, scope);
         return { ...revoked, rememberedUntil: timestampFromDate(revoked.rememberedUntil) };
       },
+      async signRunRequest({ requestSha256 }, context) {
+        const principal = requirePrincipal(context);
+        const { runRequestTokens } = deps.authentication;
+        const scope = requestContext(context.values);
+        const signed = await signRunRequest({ ...deps, runRequestTokens }, principal, requestSha256, scope);
+        return { token: signed.token, orgId: principal.orgId, expiresAt: timestampFromMs(signed.expiresAtMs) };
+      },
     }),
     implement(IdentityService, {
       async getPrincipal(_, context) {
@@ -76,9 +84,11 @@ export function createImplementations(deps: HandlersDeps): Implementation[] {
       },
     }),
     implement(AuthenticationService, {
-      async authenticate({ credential, sourceAddress }, context) {
+      async authenticate({ credential, sourceAddress, runRequestSha256 }, context) {
         try {
-          return await authenticate(deps.authentication, credential);
+          return runRequestSha256.length === 0
+            ? await authenticate(deps.authentication, credential)
+            : await authenticateRunRequest(deps.authentication, credential, runRequestSha256);
         } catch (thrown) {
           throw await noteRefusal(deps.denials, thrown, sourceAddress, requestContext(context.values));
         }

@@ -332,6 +332,8 @@ function arbitraryScalar(scalar: ScalarType): fc.Arbitrary<unknown> {
       return text;
     case ScalarType.BOOL:
       return fc.boolean();
+    case ScalarType.BYTES:
+      return fc.uint8Array({ maxLength: 64 });
     case ScalarType.UINT32:
       return fc.nat(4_294_967_295);
     case ScalarType.INT32:

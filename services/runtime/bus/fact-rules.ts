@@ -1,4 +1,4 @@
-import type { MessageShape } from "@bufbuild/protobuf";
+import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
 import { pathToString } from "@bufbuild/protobuf/reflect";
 import { createValidator } from "@bufbuild/protovalidate";
 import { AppError } from "../errors/app-error.ts";
@@ -27,7 +27,7 @@ export function assertFact<M extends Fact>(topic: Topic<M>, fact: M, orgId: stri
   if (declared.message.typeName !== typeName || fact.$typeName !== typeName) {
     throw new AppError("SCHEMA_MISMATCH", `${topic.name} carries ${declared.message.typeName}, not ${fact.$typeName}`);
   }
-  assertRules(topic, fact);
+  assertMessage(`the fact of ${topic.name}`, topic.message, fact as MessageShape<typeof topic.message>);
   if (fact.metadata?.orgId !== orgId) {
     throw new AppError(
       "TENANT_MISMATCH",
@@ -39,9 +39,15 @@ export function assertFact<M extends Fact>(topic: Topic<M>, fact: M, orgId: stri
   }
 }
 
-function assertRules<M extends Fact>({ name, message }: Topic<M>, fact: M): void {
-  if (surelyHolds(message, fact)) return;
-  const result = validator.validate(message, fact as MessageShape<typeof message>);
+/**
+ * Holds a message to the rules of its contract.
+ *
+ * @param what it is, for the failure's message
+ * @throws AppError INVALID_ARGUMENT with violations
+ */
+export function assertMessage<D extends DescMessage>(what: string, schema: D, message: MessageShape<D>): void {
+  if (surelyHolds(schema, message)) return;
+  const result = validator.validate(schema, message);
   if (result.kind === "valid") return;
   if (result.kind === "error") throw result.error;
   const violations = result.violations.slice(0, 50).map((violation) => ({
@@ -50,6 +56,6 @@ function assertRules<M extends Fact>({ name, message }: Topic<M>, fact: M): void
     rule: violation.ruleId,
   }));
   const [first] = violations;
-  const what = first === undefined ? "breaks a rule" : `${first.field}: ${first.message}`;
-  throw new AppError("INVALID_ARGUMENT", `the fact of ${name}: ${what}`, { violations });
+  const problem = first === undefined ? "breaks a rule" : `${first.field}: ${first.message}`;
+  throw new AppError("INVALID_ARGUMENT", `${what}: ${problem}`, { violations });
 }

@@ -6,6 +6,7 @@ import {
   type StepChanged,
   StepChangedSchema,
 } from "@cadre/gen/cadre/events/v1/run_pb";
+import { type RunRequested, RunRequestedSchema } from "@cadre/gen/cadre/events/v1/run_request_pb";
 import { type ToolCalled, ToolCalledSchema } from "@cadre/gen/cadre/events/v1/tool_pb";
 import { type EventMetadata, type TurnChanged, TurnChangedSchema } from "@cadre/gen/cadre/events/v1/turn_pb";
 
@@ -54,12 +55,21 @@ export const agentTools: Topic<ToolCalled> = {
   objectId: (event) => event.runId,
 };
 
+/** Somebody asks for a run: the one topic that is read to do something. */
+export const agentRunsRequested: Topic<RunRequested> = {
+  name: "agent.runs.requested.v1",
+  message: RunRequestedSchema,
+  partitions: 12,
+  objectId: (event) => event.metadata?.requestId ?? "",
+};
+
 /** All topics that exist. */
 export const topics: readonly Pick<Topic, "name" | "partitions" | "message">[] = [
   conversationTurns,
   agentRuns,
   agentSteps,
   agentTools,
+  agentRunsRequested,
 ];
 
 /** The Kafka and registry subject of a topic's events. */

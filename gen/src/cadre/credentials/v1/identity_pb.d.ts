@@ -353,7 +353,7 @@ export declare const SetLimitResponseSchema: GenMessage<SetLimitResponse>;
  */
 export declare type AuthenticateRequest = Message<"cadre.credentials.v1.AuthenticateRequest"> & {
   /**
-   * What the caller presented after `Bearer`.
+   * What the caller presented after `Bearer`; or a request's token.
    *
    * @generated from field: string credential = 1;
    */
@@ -365,6 +365,15 @@ export declare type AuthenticateRequest = Message<"cadre.credentials.v1.Authenti
    * @generated from field: string source_address = 2;
    */
   sourceAddress: string;
+
+  /**
+   * The SHA-256 of the request for a run that the credential came with, through
+   * the bus: then only a token that was made for it is accepted. Empty for what
+   * came with a call, which no such token is accepted for.
+   *
+   * @generated from field: bytes run_request_sha256 = 3;
+   */
+  runRequestSha256: Uint8Array;
 };
 
 /**
@@ -766,8 +775,9 @@ export declare const IdentityService: GenService<{
  */
 export declare const AuthenticationService: GenService<{
   /**
-   * Checks an API key or a JWT and says whom it stands for. A refused one is
-   * answered UNAUTHENTICATED, whatever is wrong with it.
+   * Checks an API key or a JWT and says whom it stands for; or the token of a
+   * request that came through the bus. A refused one is answered
+   * UNAUTHENTICATED, whatever is wrong with it.
    *
    * @generated from rpc cadre.credentials.v1.AuthenticationService.Authenticate
    */

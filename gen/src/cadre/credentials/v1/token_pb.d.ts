@@ -118,8 +118,64 @@ export declare type RevokeTokenResponse = Message<"cadre.credentials.v1.RevokeTo
 export declare const RevokeTokenResponseSchema: GenMessage<RevokeTokenResponse>;
 
 /**
+ * Asks to sign a request for a run.
+ *
+ * @generated from message cadre.credentials.v1.SignRunRequestRequest
+ */
+export declare type SignRunRequestRequest = Message<"cadre.credentials.v1.SignRunRequestRequest"> & {
+  /**
+   * The SHA-256 of the request: of a cadre.events.v1.RunRequest in Protobuf's
+   * bytes.
+   *
+   * @generated from field: bytes request_sha256 = 1;
+   */
+  requestSha256: Uint8Array;
+};
+
+/**
+ * Describes the message cadre.credentials.v1.SignRunRequestRequest.
+ * Use `create(SignRunRequestRequestSchema)` to create a new message.
+ */
+export declare const SignRunRequestRequestSchema: GenMessage<SignRunRequestRequest>;
+
+/**
+ * The request is signed.
+ *
+ * @generated from message cadre.credentials.v1.SignRunRequestResponse
+ */
+export declare type SignRunRequestResponse = Message<"cadre.credentials.v1.SignRunRequestResponse"> & {
+  /**
+   * The token, for RunRequested.token.
+   *
+   * @generated from field: string token = 1;
+   */
+  token: string;
+
+  /**
+   * The caller's org, for the fact's metadata and its key.
+   *
+   * @generated from field: string org_id = 2;
+   */
+  orgId: string;
+
+  /**
+   * Until when the request must have been read.
+   *
+   * @generated from field: google.protobuf.Timestamp expires_at = 3;
+   */
+  expiresAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message cadre.credentials.v1.SignRunRequestResponse.
+ * Use `create(SignRunRequestResponseSchema)` to create a new message.
+ */
+export declare const SignRunRequestResponseSchema: GenMessage<SignRunRequestResponse>;
+
+/**
  * The JWTs by which an org's users call. They are made by the issuers that the
- * installation trusts; here one of them can be ended before its time.
+ * installation trusts; here one of them can be ended before its time. And the
+ * tokens that go with requests through the bus.
  *
  * @generated from service cadre.credentials.v1.TokenService
  */
@@ -135,6 +191,18 @@ export declare const TokenService: GenService<{
     methodKind: "unary";
     input: typeof RevokeTokenRequestSchema;
     output: typeof RevokeTokenResponseSchema;
+  },
+  /**
+   * Signs a request for a run that goes through the bus, for the caller. The
+   * token is good for a quarter of an hour, for these bytes and nothing else; no
+   * method takes it as a credential.
+   *
+   * @generated from rpc cadre.credentials.v1.TokenService.SignRunRequest
+   */
+  signRunRequest: {
+    methodKind: "unary";
+    input: typeof SignRunRequestRequestSchema;
+    output: typeof SignRunRequestResponseSchema;
   },
 }>;
 
