@@ -104,6 +104,7 @@ export const startOrchestrator: StartService<OrchestratorConfig> = async (platfo
 
   const server = await platform.serve(self, {
     implementations,
+    topics,
     dependencies: [
       database.dependency,
       ...dependencies,

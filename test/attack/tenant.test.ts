@@ -90,6 +90,7 @@ function methodNamed(end: string) {
 const definition = { name: "probe_tool", description: "x", input_schema: { type: "object" } };
 
 const schema = { type: "SCHEMA_TYPE_PROTOBUF", schema: 'syntax = "proto3";' };
+const contracts = [{ path: "probe.proto", schema: schema.schema }];
 
 const schedule = {
   name: "probe",
@@ -126,6 +127,10 @@ const requestOf: Readonly<Record<string, JsonObject>> = {
   DeleteSubjectVersion: { subject: "probe", version: 1 },
   GetSchema: { schema_id: 1 },
   ListSchemaUsages: { schema_id: 1 },
+  PushContracts: { contracts },
+  ForceContracts: { contracts, reason: "a probe" },
+  CompareContracts: { contracts },
+  ListSubjectHistory: { subject: "probe" },
   SetLimit: { name: "sessions", value: "200" },
 };
 
