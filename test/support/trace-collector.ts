@@ -9,6 +9,8 @@ export interface CollectedSpan {
   readonly parentSpanId: string;
   readonly service: string;
   readonly attributes: Readonly<Record<string, unknown>>;
+  /** Spans of other traces that it has to do with. */
+  readonly links: readonly { readonly traceId: string; readonly spanId: string }[];
 }
 
 /** A collector that speaks OTLP over HTTP with JSON and keeps what it gets. */
@@ -39,6 +41,7 @@ interface OtlpRequest {
         readonly spanId: string;
         readonly parentSpanId?: string;
         readonly attributes?: readonly OtlpAttribute[];
+        readonly links?: readonly { readonly traceId: string; readonly spanId: string }[];
       }[];
     }[];
   }[];
@@ -102,6 +105,7 @@ function toSpans(request: OtlpRequest): CollectedSpan[] {
         parentSpanId: span.parentSpanId ?? "",
         service,
         attributes: toAttributes(span.attributes),
+        links: (span.links ?? []).map(({ traceId, spanId }) => ({ traceId, spanId })),
       }));
   });
 }

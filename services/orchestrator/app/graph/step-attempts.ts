@@ -3,16 +3,19 @@
  * tools, and loops of agents and models. What comes of one is handed to the
  * executor as entries; nothing is written here.
  */
+import { SpanStatusCode, trace } from "@opentelemetry/api";
 import { AppError } from "../../../runtime/errors/app-error.ts";
 import type { EntryBody, Payload, PinnedTool, Receipt, StepError, StepPlace } from "../../domain/entry.ts";
 import { graphDefaults } from "../../domain/graph/graph.ts";
 import type { CompiledItemTask, CompiledToolTask, PlanNode } from "../../domain/graph/plan.ts";
 import { resolve } from "../../domain/graph/template.ts";
 import { itemScope, retryDelayMs, scopeOf } from "../../domain/graph-decisions.ts";
+import { placeKey } from "../../domain/graph-run.ts";
 import { isDeeperThan, type Json, type JsonObject, maxJsonDepth } from "../../domain/json.ts";
 import { failed, succeeded } from "../../domain/step-entries.ts";
 import { untilAvailable } from "../backoff.ts";
 import type { ToolCaller } from "../ports.ts";
+import { tracedFrom } from "../traced.ts";
 import { type AgentLoop, type LoopHost, runAgentLoop } from "./agent-loop.ts";
 import { watchAttempt } from "./watch-attempt.ts";
 
@@ -96,7 +99,9 @@ export class StepAttempts {
     if (this.#flights.has(stepId)) return;
     const flight = new Flight(place, stepId);
     this.#flights.set(stepId, flight);
-    flight.over = (task.kind === "tool" ? this.#callTool(flight, node, task) : this.#runLoop(flight)).then(
+    flight.over = this.#inSpan(flight, task.kind, () =>
+      task.kind === "tool" ? this.#callTool(flight, node, task) : this.#runLoop(flight),
+    ).then(
       (bodies) => {
         this.#flights.delete(stepId);
         return host.onOver(flight, bodies);
@@ -133,6 +138,29 @@ export class StepAttempts {
     const delayMs = retryDelayMs(policy, error, failures);
     const retryAtMs = delayMs === undefined ? undefined : services.now() + delayMs;
     return { ...failed(place, stepId, failures, error), retryAtMs, receipt };
+  }
+
+  /** Does an attempt within a span, a part of the trace that the request began which asked for the run. */
+  #inSpan(
+    { place, stepId }: Flight,
+    kind: AttemptTask["kind"],
+    work: () => Promise<readonly EntryBody[]>,
+  ): Promise<readonly EntryBody[]> {
+    const { run, services } = this.#host;
+    const attributes = {
+      "cadre.run_id": run.runId,
+      "cadre.step_id": stepId,
+      "cadre.step": placeKey(place),
+      "cadre.attempt": (run.at(place)?.failures ?? 0) + 1,
+    };
+    return tracedFrom(services.tracer, run.accepted.traceparent, `cadre.step.${kind}`, attributes, async () => {
+      const bodies = await work();
+      const failure = bodies.find((body) => body.type === "graph.step.failed");
+      if (failure !== undefined) {
+        trace.getActiveSpan()?.setStatus({ code: SpanStatusCode.ERROR, message: failure.error.reason });
+      }
+      return bodies;
+    });
   }
 
   async #callTool(flight: Flight, node: PlanNode, task: CompiledToolTask): Promise<readonly EntryBody[]> {
