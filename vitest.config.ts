@@ -1,3 +1,4 @@
+import { join } from "node:path";
 import { configDefaults, defineConfig } from "vitest/config";
 
 export default defineConfig({
@@ -6,8 +7,12 @@ export default defineConfig({
     // Minutes each, and real components: `npm run test:faults` and `npm run test:backends` run these.
     exclude: [...configDefaults.exclude, "test/faults/**", "test/backends/**"],
     globalSetup: ["test/support/postgres-server.ts"],
-    testTimeout: 20_000,
-    hookTimeout: 60_000,
+    // The processes that tests start keep what they compiled, as the CLI does.
+    env: { NODE_COMPILE_CACHE: join(import.meta.dirname, "node_modules/.cache/cadre") },
+    // Bounds, not promises: a busy machine may take long, and a test that passes waits for none of them.
+    testTimeout: 60_000,
+    hookTimeout: 120_000,
+    expect: { poll: { timeout: 30_000 } },
     // Two cores: suites that start servers get one worker each.
     maxWorkers: 2,
     reporters: ["default"],

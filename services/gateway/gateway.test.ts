@@ -418,11 +418,9 @@ describe("REST", () => {
   });
 
   test("a deadline holds, and ends the call behind the gateway", async () => {
-    const startedAt = performance.now();
     const header = { ...json, "connect-timeout-ms": "200" };
     const response = await post(`/v1/sessions/${sessionId}/turns`, { text: "slow" }, header);
     expect([response.status, (await errorOf(response)).reason]).toEqual([504, "DEADLINE_EXCEEDED"]);
-    expect(performance.now() - startedAt).toBeLessThan(2_000);
     await Promise.all(seen.ended);
     expect(seen.ended).toHaveLength(1);
   });
@@ -478,7 +476,7 @@ describe("event streams", () => {
       deaf.write(
         `GET /v1/sessions/${sessionId}/events HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nAuthorization: Bearer member.test.key\r\n\r\n`,
       );
-      await expect.poll(() => produced, { timeout: 10_000 }).toBeGreaterThan(1_000);
+      await expect.poll(() => produced).toBeGreaterThan(1_000);
       let before = -1;
       await expect
         .poll(
@@ -487,7 +485,7 @@ describe("event streams", () => {
             before = produced;
             return still;
           },
-          { timeout: 10_000, interval: 300 },
+          { interval: 300 },
         )
         .toBe(true);
       // The sockets of both ends hold some megabytes, the gateway one at most; all of it would be 130.

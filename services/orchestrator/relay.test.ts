@@ -125,6 +125,6 @@ test("the log of a writer that is gone is drained before its successor's", async
   bus.down = true;
   relay(second, bus);
   bus.down = false;
-  await expect.poll(() => bus.published.length, { timeout: 5_000 }).toBe(10);
+  await expect.poll(() => bus.published.length).toBe(10);
   expect((await facts(bus)).map(({ turnId }) => turnId)).toEqual([before, before, before, after, after, after]);
 });

@@ -94,9 +94,7 @@ describe("two processes", () => {
     const first = await start({ leaseMs: 1_000 });
     expect(first.orchestrator.engine.status.shards).toBe(64);
     const second = await start({ leaseMs: 1_000 });
-    await expect
-      .poll(() => [first, second].map((world) => world.orchestrator.engine.status.shards), { timeout: 8_000 })
-      .toEqual([32, 32]);
+    await expect.poll(() => [first, second].map((world) => world.orchestrator.engine.status.shards)).toEqual([32, 32]);
     for (let index = 0; index < 12; index += 1) {
       const sender = index % 2 === 0 ? first : second;
       const reader = index % 3 === 0 ? first : second;
@@ -130,8 +128,9 @@ describe("two processes", () => {
   });
 
   test("what a stopped one was at goes on at the other, with the step's key and a higher epoch", async () => {
+    const finish = Promise.withResolvers<void>();
     const tools = new FakeTools().add("later", async () => {
-      await delay(1_500);
+      await finish.promise;
       return "done";
     });
     const first = await start({ leaseMs: 1_000, tools });
@@ -140,6 +139,8 @@ describe("two processes", () => {
     await expect.poll(() => tools.begun.length).toBe(1);
     const second = await start({ leaseMs: 1_000, tools });
     await first.stop();
+    await expect.poll(() => tools.requests.length).toBe(2);
+    finish.resolve();
     const events = await readEvents(second.sessions, sessionId, 0n, endsTurn(turn?.turnId));
     expect(events.at(-1)?.body.value).toMatchObject({ state: TurnState.SUCCEEDED, answer: "later says: done" });
     expect(tools.begun).toHaveLength(1);
@@ -181,7 +182,7 @@ describe("a writer that was replaced", () => {
     await isHeld;
     await asSuperuser(`update writer set lease_until = now() - interval '1 hour' where writer = ${writerOf(first)}`);
     const second = await start({ leaseMs: 1_000 });
-    await expect.poll(() => second.orchestrator.engine.status.shards, { timeout: 8_000 }).toBeGreaterThan(0);
+    await expect.poll(() => second.orchestrator.engine.status.shards).toBeGreaterThan(0);
     await readEvents(second.sessions, sessionId, 0n, endsTurn());
     release();
     await delay(500);
@@ -458,7 +459,7 @@ test("what is deleted is removed from the tables once it is relayed", async () =
   const { rows } = await asSuperuser("select count(*) as n from entry");
   expect(Number(rows[0].n)).toBeGreaterThan(0);
   await asSuperuser("update writer set relayed = pos");
-  await expect.poll(left, { timeout: 5_000 }).toBe(0);
+  await expect.poll(left).toBe(0);
 });
 
 test("a database that refuses for a while loses nothing: the turn goes on when it is back", async () => {
@@ -477,7 +478,10 @@ test("a database that refuses for a while loses nothing: the turn goes on when i
   await world.sessions.sendTurn({ sessionId, text: "say a\nwait 300ms\nsay b" });
   await readEvents(world.sessions, sessionId, 0n, (event) => event.body.case === "textDelta");
   refuses = true;
-  await delay(1_500);
+  await delay(5_500);
+  // Whoever comes meanwhile is told so instead of being kept waiting.
+  const late = { sessionId, text: "say c", onBusy: OnBusy.ENQUEUE };
+  expect(await reasonOf(world.sessions.sendTurn(late))).toBe("UNAVAILABLE");
   refuses = false;
   const events = await readEvents(world.sessions, sessionId, 0n, endsTurn());
   expect(events.at(-1)?.body.value).toMatchObject({ state: TurnState.SUCCEEDED, answer: "ab" });

@@ -233,8 +233,10 @@ const tokens: Readonly<Record<string, () => string | Promise<string>>> = {
     new SignJWT({}).setProtectedHeader({ alg: "HS256" }).sign(new TextEncoder().encode("x".repeat(32))),
 };
 
-test.each(Object.entries(tokens))("%s: 75 calls, none executed, all in time", async (_, token) => {
-  executed = 0;
+/** Makes 75 such calls, one after the other. */
+async function makeServiceCalls(
+  token: () => string | Promise<string>,
+): Promise<{ refused: number; longestMs: number }> {
   let refused = 0;
   let longestMs = 0;
   for (let round = 0; round < rounds; round++) {
@@ -244,8 +246,17 @@ test.each(Object.entries(tokens))("%s: 75 calls, none executed, all in time", as
     });
     longestMs = Math.max(longestMs, performance.now() - startMs);
   }
+  return { refused, longestMs };
+}
+
+test.each(Object.entries(tokens))("%s: 75 calls, none executed, all in time", async (_, token) => {
+  const allowed = createServiceTokenSigner(gatewayKey(), "orchestrator");
+  const control = await makeServiceCalls(() => allowed.token(good));
+  expect(control.refused).toBe(0);
+  executed = 0;
+  const { refused, longestMs } = await makeServiceCalls(token);
   expect({ refused, executed }).toEqual({ refused: rounds, executed: 0 });
-  expect(longestMs).toBeLessThan(answeredWithinMs);
+  expect(longestMs).toBeLessThan(answeredWithinMs + 2 * control.longestMs);
 });
 
 test("the control: with a decision the same calls are executed", async () => {

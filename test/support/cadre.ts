@@ -1,5 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
+import { randomInt } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -44,7 +46,27 @@ const startTimeoutMs = 60_000;
 /** Starts Cadre on free ports and a data directory of its own, and waits until it serves. */
 export async function startCadre(options: StartCadreOptions = {}): Promise<RunningCadre> {
   const dataDirectory = options.dataDirectory ?? mkdtempSync(join(tmpdir(), "cadre test "));
-  return launch(options, dataDirectory, { port: 0, adminPort: 0 });
+  return launch(options, dataDirectory, { port: await freePort(), adminPort: await freePort() });
+}
+
+const portRange = { least: 12_000, most: 20_000 } as const;
+
+/**
+ * A port that nothing has, below those that the system gives to whoever asks for
+ * any: while a server that was killed is not there, nothing else is given its port.
+ */
+async function freePort(): Promise<number> {
+  for (;;) {
+    const port = randomInt(portRange.least, portRange.most);
+    const probe = createServer();
+    const isFree = await new Promise<boolean>((resolve) => {
+      probe.once("error", () => resolve(false));
+      probe.listen(port, "127.0.0.1", () => resolve(true));
+    });
+    if (!isFree) continue;
+    await new Promise((resolve) => probe.close(resolve));
+    return port;
+  }
 }
 
 async function launch(

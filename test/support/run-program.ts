@@ -28,7 +28,7 @@ export function runProgram(
     const timer = setTimeout(() => {
       end("SIGKILL");
       reject(new Error(`${program} did not end in time; it printed: ${stdout}${stderr}`));
-    }, options.timeoutMs ?? 15_000);
+    }, options.timeoutMs ?? 60_000);
     child.stdout.setEncoding("utf8").on("data", (text: string) => {
       stdout += text;
       if (options.until?.(stdout) === true) end("SIGTERM");

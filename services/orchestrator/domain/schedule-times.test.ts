@@ -120,9 +120,9 @@ describe("a cron expression", () => {
   });
 
   test("that never comes is known as such, soon", () => {
-    const beganMs = performance.now();
+    const before = process.cpuUsage();
     expect(nextTime(times("0 0 31 feb,apr *"), 0)).toBeUndefined();
-    expect(performance.now() - beganMs).toBeLessThan(1_000);
+    expect(process.cpuUsage(before).user / 1_000).toBeLessThan(1_000);
   });
 });
 

@@ -314,7 +314,7 @@ describe("while an earlier run is open", () => {
     const first = runs.started[0]?.runUuid ?? "";
     await runs.end(first);
     feed.wake(first);
-    await expect.poll(() => runs.times, { timeout: 5_000 }).toEqual(["2026-11-21T13:00", "2026-11-21T14:00"]);
+    await expect.poll(() => runs.times).toEqual(["2026-11-21T13:00", "2026-11-21T14:00"]);
     await scheduler.look();
     expect(await reload()).toMatchObject({ queuedDueMs: undefined, nextDueMs: Date.parse("2026-11-21T16:00:00Z") });
   });

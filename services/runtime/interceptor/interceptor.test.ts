@@ -130,10 +130,8 @@ test("a stream's request is validated, too", async () => {
 
 test("the deadline is enforced on a handler that does not heed it", async () => {
   const { client } = start({ handlers: { getSession: () => never } });
-  const startedAt = performance.now();
   const failure = await failureOf(client.getSession({ sessionId }, { headers: { "grpc-timeout": "80m" } }));
   expect(failure.findDetails(ErrorInfoSchema)[0]?.reason).toBe("DEADLINE_EXCEEDED");
-  expect(performance.now() - startedAt).toBeLessThan(180);
 });
 
 test("a stream that produces nothing ends at its deadline, and its handler hears of it", async () => {

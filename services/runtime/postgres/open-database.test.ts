@@ -241,13 +241,13 @@ describe("a connection that breaks", () => {
     expect(error).toBeInstanceOf(AppError);
     expect(error).toMatchObject({ reason: "UNAVAILABLE" });
     expect(isOutcomeUnknown(error)).toBe(true);
-    await expect.poll(() => texts(orgA, "note").catch(() => undefined), { timeout: 5_000 }).toEqual([]);
+    await expect.poll(() => texts(orgA, "note").catch(() => undefined)).toEqual([]);
   });
 
   test("while idle is replaced", async () => {
     await texts(orgA, "note");
     await kill();
-    await expect.poll(() => texts(orgA, "note").catch(() => undefined), { timeout: 5_000 }).toEqual([]);
+    await expect.poll(() => texts(orgA, "note").catch(() => undefined)).toEqual([]);
   });
 });
 
@@ -286,7 +286,7 @@ describe("listening", () => {
       (payload) => heard.push(payload),
       () => (connects += 1),
     );
-    await expect.poll(() => connects, { timeout: 5_000 }).toBe(1);
+    await expect.poll(() => connects).toBe(1);
     await admin.query("notify sample_note, 'one'; notify sample_other, 'two'; notify sample_note, 'three'");
     await expect.poll(() => heard).toEqual(["one", "three"]);
     await end();
@@ -298,7 +298,7 @@ describe("listening", () => {
       (payload) => later.push(payload),
       () => (connects += 1),
     );
-    await expect.poll(() => connects, { timeout: 5_000 }).toBe(2);
+    await expect.poll(() => connects).toBe(2);
     await admin.query("notify sample_note, 'five'");
     await expect.poll(() => later).toEqual(["five"]);
     expect(heard).toEqual(["one", "three"]);
@@ -313,11 +313,11 @@ describe("listening", () => {
       (payload) => heard.push(payload),
       () => (connects += 1),
     );
-    await expect.poll(() => connects, { timeout: 5_000 }).toBe(1);
+    await expect.poll(() => connects).toBe(1);
     await admin.query(
       "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'cadre sample %' and datname = current_database()",
     );
-    await expect.poll(() => connects, { timeout: 5_000 }).toBe(2);
+    await expect.poll(() => connects).toBe(2);
     await admin.query("notify sample_back, 'again'");
     await expect.poll(() => heard).toEqual(["again"]);
     await end();

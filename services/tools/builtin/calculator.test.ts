@@ -95,13 +95,13 @@ test("the slowest expressions of the longest kind are done in a second", () => {
     `${"(".repeat(499)}1${")".repeat(499)}`,
     "-".repeat(999).concat("1"),
   ]) {
-    const startedAt = performance.now();
+    const before = process.cpuUsage();
     try {
       evaluateExpression(expression);
     } catch (error) {
       if (!(error instanceof ExpressionError)) throw error;
     }
-    expect(performance.now() - startedAt, expression.slice(0, 20)).toBeLessThan(2_000);
+    expect(process.cpuUsage(before).user / 1_000, expression.slice(0, 20)).toBeLessThan(2_000);
   }
 });
 

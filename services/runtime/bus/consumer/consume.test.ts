@@ -121,7 +121,7 @@ test("what waits is handled in one transaction, and what comes again in it is kn
   start(note);
   const events = await publish(60);
   await bus.publish(events);
-  await expect.poll(() => outcomes("repeated"), { timeout: 5_000 }).toBeGreaterThanOrEqual(60);
+  await expect.poll(() => outcomes("repeated")).toBeGreaterThanOrEqual(60);
   expect(await effects(events)).toHaveLength(60);
   const ids = events.map(eventIdOf);
   const { rows } = await sql<{ transactions: bigint }>`
@@ -143,7 +143,7 @@ test("a handler that always throws has three attempts, then the event is put asi
     if (seq === 2) throw new AppError("TOOL_FAILED", "no such thing; key sk-abcdefghijklmnopqrst");
   });
   const events = await publish(3);
-  await expect.poll(() => effects(events), { timeout: 5_000 }).toEqual([1, 3]);
+  await expect.poll(() => effects(events)).toEqual([1, 3]);
   // Once together, where the second fails and takes the first along; then each by itself.
   expect(attempts).toEqual([1, 2, 1, 2, 2, 2, 3]);
   await expect.poll(() => lettersOf(events)).toHaveLength(1);
@@ -170,7 +170,7 @@ test("a handler that hangs is cut; what it does afterwards is refused, and its p
     { attemptMs: 150 },
   );
   const events = await publish(2);
-  await expect.poll(() => effects(events), { timeout: 5_000 }).toEqual([2]);
+  await expect.poll(() => effects(events)).toEqual([2]);
   await expect.poll(() => lettersOf(events)).toHaveLength(1);
   expect(lettersOf(events)[0]?.failure).toMatchObject({ attempts: 3, reason: "DEADLINE_EXCEEDED" });
   // In the batch, and in three attempts.
@@ -190,11 +190,12 @@ test("a handler that hangs in a statement is cut, too, and takes nobody along", 
   );
   const startedMs = performance.now();
   const events = await publish(20);
-  await expect.poll(() => lettersOf(events), { timeout: 10_000 }).toHaveLength(1);
-  expect(performance.now() - startedMs).toBeLessThan(5_000);
+  await expect.poll(() => lettersOf(events)).toHaveLength(1);
+  // Its statement would take 30 seconds.
+  expect(performance.now() - startedMs).toBeLessThan(20_000);
   expect(lettersOf(events)[0]?.failure).toMatchObject({ attempts: 3, reason: "DEADLINE_EXCEEDED" });
   const others = Array.from({ length: 20 }, (_, index) => index + 1).filter((seq) => seq !== 2);
-  await expect.poll(() => effects(events), { timeout: 5_000 }).toEqual(others);
+  await expect.poll(() => effects(events)).toEqual(others);
   expect(lettersOf(events)).toHaveLength(1);
 });
 
@@ -220,9 +221,9 @@ test("what the handler cannot reach is not the event's fault: it comes again, an
     await note(decoded, transaction);
   });
   const events = await publish(1);
-  await expect.poll(() => attempts, { timeout: 10_000 }).toBeGreaterThan(3);
+  await expect.poll(() => attempts).toBeGreaterThan(3);
   isDown = false;
-  await expect.poll(() => effects(events), { timeout: 10_000 }).toEqual([1]);
+  await expect.poll(() => effects(events)).toEqual([1]);
   expect(lettersOf(events)).toEqual([]);
 });
 
@@ -245,7 +246,7 @@ test("an event that cannot be put aside is refused, and comes again until it can
     { bus: weak },
   );
   const events = await publish(1);
-  await expect.poll(() => lettersOf(events), { timeout: 15_000 }).toHaveLength(1);
+  await expect.poll(() => lettersOf(events)).toHaveLength(1);
   expect(refused).toBe(3);
 });
 
@@ -255,11 +256,11 @@ test("a database that does not answer is not the event's fault", async () => {
     await sql`lock table handled_event in access exclusive mode`.execute(transaction);
     const events = await publish(2);
     // Longer than all attempts of an event take.
-    await expect.poll(() => outcomes("refused"), { timeout: 10_000 }).toBeGreaterThan(0);
+    await expect.poll(() => outcomes("refused")).toBeGreaterThan(0);
     return events;
   });
   const events = await blocker;
-  await expect.poll(() => effects(events), { timeout: 10_000 }).toEqual([1, 2]);
+  await expect.poll(() => effects(events)).toEqual([1, 2]);
   expect(lettersOf(events)).toEqual([]);
 });
 
