@@ -1,11 +1,11 @@
 import {
-  type Cadre,
   type JsonValue,
   jsonOf,
   type RunEvent,
   type RunHandle,
   RunState,
   runStateName,
+  type StartRunOptions,
   valueOf,
 } from "@cadre/sdk";
 import { type Command, Option } from "commander";
@@ -22,6 +22,8 @@ import { createRunView } from "../run-view.ts";
 type Flags = ConnectionFlags & { readonly json?: boolean };
 
 interface StartFlags extends Flags {
+  readonly via: "server" | "bus";
+  readonly timeout: string;
   readonly file?: string;
   readonly agent?: string;
   readonly input?: string;
@@ -49,6 +51,15 @@ export function registerRunStart(runs: Command): void {
     .option("--max-steps <count>", "how many steps it may begin; 10000 unless said")
     .option("--max-duration <duration>", "how long it may take, for example 2h; 24h unless said")
     .option("--key <key>", "idempotency key: the same again starts nothing, and answers the same")
+    .addOption(
+      new Option(
+        "--via <door>",
+        "bus: the server only signs the request, which goes through Kafka, and so does its answer",
+      )
+        .choices(["server", "bus"])
+        .default("server"),
+    )
+    .option("--timeout <duration>", "with --via bus: how long --wait waits", "5m")
     .option("--json", "print JSON")
     .addHelpText(
       "after",
@@ -64,10 +75,24 @@ Example of a graph:
       after: [{ step: ok, when: output.approved }]
       model: { prompt: { $ref: steps.sum.output } }
 
-  $ cadre runs start -f greet.yaml --input '{"expression":"6 * 7"}' --wait`,
+  $ cadre runs start -f greet.yaml --input '{"expression":"6 * 7"}' --wait
+
+--via bus finds Kafka by CADRE_KAFKA_BROKERS and the other settings that \`cadre topics\` takes.`,
     )
     .action(async (flags: StartFlags) => {
-      const run = await start(await connect(flags), flags);
+      const cadre = await connect(flags);
+      const options = await startOptions(flags);
+      if (flags.via === "bus") {
+        const { wait = false, json = false } = flags;
+        const { runByBus } = await import("../kafka/run-by-bus.ts");
+        process.exitCode = await runByBus(() => cadre.runs.signRequest(options), {
+          wait,
+          json,
+          timeoutMs: parseDurationMs(flags.timeout),
+        });
+        return;
+      }
+      const run = await cadre.runs.start<JsonValue, JsonValue>(options);
       if (flags.wait !== true) {
         if (flags.json === true) return printJson(jsonOf(run.run));
         printLine(`${run.runId} is ${runStateName(run.run.state)}`);
@@ -100,7 +125,7 @@ Example of a graph:
     });
 }
 
-async function start(cadre: Cadre, flags: StartFlags): Promise<RunHandle> {
+async function startOptions(flags: StartFlags): Promise<StartRunOptions> {
   const { file, agent, input, label = [], maxSteps, maxDuration, key } = flags;
   if ((file === undefined) === (agent === undefined)) {
     throw new CliError(exitCode.usage, "say what to run: a graph with -f, or an agent with --agent");
@@ -112,7 +137,7 @@ async function start(cadre: Cadre, flags: StartFlags): Promise<RunHandle> {
     throw new CliError(exitCode.usage, "--max-steps must be a whole number from 1");
   }
   const definition = file === undefined ? { agent: agent ?? "" } : { graph: await readGraph(file) };
-  return await cadre.runs.start<JsonValue, JsonValue>({
+  return {
     ...definition,
     ...(input === undefined ? {} : { input: await readJsonArgument("--input", input) }),
     labels: parseLabels(label),
@@ -121,7 +146,7 @@ async function start(cadre: Cadre, flags: StartFlags): Promise<RunHandle> {
       ...(maxDuration === undefined ? {} : { maxDurationMs: parseDurationMs(maxDuration) }),
     },
     ...(key === undefined ? {} : { idempotencyKey: key }),
-  });
+  };
 }
 
 /** Behind which all that is left of a run may wait. */

@@ -3,6 +3,7 @@ import type { Admin } from "kafkajs";
 import pino from "pino";
 import { createKafkaAdmin } from "../../services/runtime/bus/kafka/kafka-admin.ts";
 import { createKafkaClient } from "../../services/runtime/bus/kafka/kafka-client.ts";
+import type { KafkaConnection } from "../../services/runtime/bus/kafka/kafka-connection.ts";
 import { KafkaProblem, type KafkaProblemKind } from "../../services/runtime/bus/kafka/kafka-problem.ts";
 import {
   findKafkaProblems,
@@ -27,24 +28,39 @@ export function withKafka(command: Command): Command {
 }
 
 /**
+ * How the Kafka is reached that flags and environment name; the files that they
+ * name are read each time.
+ *
+ * @throws ConfigurationError
+ */
+export function connectionOf(flags: KafkaFlags): () => Promise<KafkaConnection> {
+  return async () => {
+    const config = parseSettings(kafkaSettings, { ...process.env, ...settingsOf(flags) });
+    const problems = findKafkaProblems(config);
+    if (problems.length > 0) throw new ConfigurationError(problems);
+    return readKafkaConnection(config);
+  };
+}
+
+/** What a problem of Kafka's means for who called, and for the shell. */
+export function toCliError({ kind, message, remedy }: KafkaProblem): CliError {
+  return new CliError(exitCodes[kind], message, remedy);
+}
+
+/**
  * Asks the Kafka that flags and environment name.
  *
  * @throws CliError 78 configuration, 69 not reachable, 77 not allowed, 1 for the rest
  */
 export async function askKafka<T>(flags: KafkaFlags, question: (admin: Admin) => Promise<T>): Promise<T> {
   const log = pino({ enabled: false });
-  const connect = async () => {
-    const config = parseSettings(kafkaSettings, { ...process.env, ...settingsOf(flags) });
-    const problems = findKafkaProblems(config);
-    if (problems.length > 0) throw new ConfigurationError(problems);
-    return createKafkaClient(await readKafkaConnection(config), log);
-  };
-  const admin = createKafkaAdmin(connect, log);
+  const connection = connectionOf(flags);
+  const admin = createKafkaAdmin(async () => createKafkaClient(await connection(), log), log);
   try {
     return await admin.ask(question);
   } catch (error) {
     if (!(error instanceof KafkaProblem)) throw error;
-    throw new CliError(exitCodes[error.kind], error.message, error.remedy);
+    throw toCliError(error);
   } finally {
     await admin.close();
   }
