@@ -120,9 +120,10 @@ export declare type Command = Message<"cadre.orchestrator.journal.v1.Command"> &
     case: "decideApproval";
   } | {
     /**
-     * Delete a run.
+     * Never sent: a run that ended belongs to nobody, and any process deletes it.
      *
-     * @generated from field: cadre.orchestrator.v1.DeleteRunRequest delete_run = 17;
+     * @generated from field: cadre.orchestrator.v1.DeleteRunRequest delete_run = 17 [deprecated = true];
+     * @deprecated
      */
     value: DeleteRunRequest;
     case: "deleteRun";
@@ -212,9 +213,10 @@ export declare type CommandReply = Message<"cadre.orchestrator.journal.v1.Comman
     case: "decideApproval";
   } | {
     /**
-     * The run is deleted.
+     * Never sent.
      *
-     * @generated from field: cadre.orchestrator.v1.DeleteRunResponse delete_run = 9;
+     * @generated from field: cadre.orchestrator.v1.DeleteRunResponse delete_run = 9 [deprecated = true];
+     * @deprecated
      */
     value: DeleteRunResponse;
     case: "deleteRun";
