@@ -1,6 +1,6 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, symlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
@@ -8,6 +8,7 @@ import { expect, onTestFinished, test } from "vitest";
 
 /** Logs two warnings when it is told to, and says how many faults nobody caught. */
 const program = `
+  import { writeSync } from "node:fs";
   import { setImmediate } from "node:timers/promises";
   import { createLog } from ${JSON.stringify(new URL("./create-log.ts", import.meta.url).href)};
   let faults = 0;
@@ -19,11 +20,13 @@ const program = `
   process.send("ready");
   await new Promise((resolve) => process.once("message", resolve));
   for (const message of ["one", "two"]) {
-    log.warn(message);
+    // With more than is gathered before it is written.
+    log.warn({ more: "x".repeat(8_192) }, message);
     await setImmediate();
   }
-  flush();
-  process.stdout.write(String(faults));
+  // When all that could be written was.
+  process.once("beforeExit", flush);
+  process.on("exit", () => writeSync(1, String(faults)));
   process.disconnect();
 `;
 
@@ -44,4 +47,22 @@ test("a terminal that is closed is no fault, and the file has every line", async
   expect(await faults).toBe("0");
   const lines = (await readFile(join(dataDirectory, "logs", "test.log"), "utf8")).trim().split("\n");
   expect(lines.map((line) => (JSON.parse(line) as { msg: string }).msg)).toEqual(["one", "two"]);
+});
+
+test("a disk that is full is no fault: the terminal still has the lines, and the process ends", async () => {
+  const dataDirectory = await mkdtemp(join(tmpdir(), "cadre log "));
+  onTestFinished(() => rm(dataDirectory, { recursive: true }));
+  await mkdir(join(dataDirectory, "logs"));
+  await symlink("/dev/full", join(dataDirectory, "logs", "test.log"));
+  const child = spawn(process.execPath, ["--input-type=module", "-e", program, dataDirectory], {
+    stdio: ["ignore", "pipe", "pipe", "ipc"],
+  });
+  const { stdout, stderr } = child;
+  if (stdout === null || stderr === null) throw new TypeError("the child's output is not piped");
+  const printed = Promise.all([text(stdout), text(stderr)]);
+  await once(child, "message");
+  child.send("go");
+  const [faults, lines] = await printed;
+  expect(faults).toBe("0");
+  expect(lines).toMatch(/one\n.*two\n.*the disk has no room/s);
 });

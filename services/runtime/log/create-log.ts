@@ -1,4 +1,4 @@
-import { mkdirSync, renameSync, statSync } from "node:fs";
+import { mkdirSync, renameSync, statfsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import pino from "pino";
 import type { Mode } from "../platform/platform.ts";
@@ -14,12 +14,15 @@ export interface LogOptions {
 }
 
 const maxFileBytes = 32 * 1024 * 1024;
+const maxPendingBytes = 1024 * 1024;
+const noRoom = `${JSON.stringify({ level: "warn", msg: "the disk has no room for the last lines of the log" })}\n`;
 
 /**
  * The process's log. In production JSON lines on standard output; embedded,
  * where a person looks at the terminal, JSON lines in
  * `<data>/logs/<name>.log` (the last 32 to 64 MiB are kept) and warnings on
- * standard error, as long as that can be written to. `flush` writes what is pending, at the end of the process.
+ * standard error, as long as that can be written to. While the file's disk is full, up to 1 MiB of lines wait, and more are
+ * lost: that is no fault of the process. `flush` writes what is pending, at the end of the process.
  */
 export function createLog(options: LogOptions): { log: Logger; flush: () => void } {
   const settings: pino.LoggerOptions = {
@@ -39,9 +42,25 @@ export function createLog(options: LogOptions): { log: Logger; flush: () => void
   mkdirSync(directory, { recursive: true, mode: 0o700 });
   const file = join(directory, `${options.name}.log`);
   rotate(file);
-  const destination = pino.destination({ dest: file, sync: false, minLength: 4_096, periodicFlush: 250, mode: 0o600 });
+  const destination = pino.destination({
+    dest: file,
+    sync: false,
+    minLength: 4_096,
+    maxLength: maxPendingBytes,
+    periodicFlush: 250,
+    mode: 0o600,
+  });
+  // A disk that is full: to log that would fail again, for ever.
+  let isFull = false;
+  let isClosed = false;
+  destination.on("error", () => {
+    isFull = true;
+  });
+  destination.on("write", () => {
+    isFull = false;
+  });
   setInterval(() => {
-    if (rotate(file)) destination.reopen();
+    if (!isClosed && rotate(file)) destination.reopen();
   }, 60_000).unref();
   // Whoever read standard error may go: that is no fault of this process, and to log it there would fail again, for ever.
   let isRead = true;
@@ -54,11 +73,19 @@ export function createLog(options: LogOptions): { log: Logger; flush: () => void
   const log = pino(
     settings,
     pino.multistream([
-      { level: options.level, stream: destination },
+      { level: options.level, stream: { write: (line: string) => void (isClosed || destination.write(line)) } },
       { level: "warn", stream: { write: toTerminal } },
     ]),
   );
-  return { log, flush: () => destination.flushSync() };
+  const flush = (): void => {
+    const { bavail, bsize } = statfsSync(file);
+    if (!isFull && bavail * bsize >= maxPendingBytes) return destination.flushSync();
+    // It would try for ever, here and once more at the exit, and the process would not end.
+    isClosed = true;
+    destination.destroy();
+    toTerminal(noRoom);
+  };
+  return { log, flush };
 }
 
 function rotate(file: string): boolean {
