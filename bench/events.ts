@@ -48,7 +48,7 @@ const bareTopics = ["kafkajs", "platformatic"].map((name) => ({ name, partitions
 async function main(): Promise<void> {
   const dataDirectory = await mkdtemp(join(tmpdir(), "cadre-bench-events-"));
   const postgres = await startEmbeddedPostgres({ dataDirectory, log });
-  const broker = await startKafkaBroker({ security: "none" });
+  const broker = await startKafkaBroker();
   const contestants: Contestant[] = [];
   try {
     await makeTopics(broker.connection, [topic, ...bareTopics]);

@@ -20,6 +20,11 @@ export const orchestratorSettings = defineSettings({
     schema: setting.optionalText(),
     description: "A file with the key of the OpenAI-compatible endpoint; read again when it changes.",
   },
+  CADRE_MAX_UNRELAYED_ENTRIES: {
+    schema: setting.integer(100_000, { min: 1, max: 10_000_000 }),
+    description:
+      "How many journal entries of a process may wait for the bus; past it new turns and runs are refused as unavailable, and those that run go on. 100000 unless said.",
+  },
   CADRE_OPENAI_BASE_URL: {
     schema: setting
       .text("https://api.openai.com/v1")

@@ -78,6 +78,7 @@ export const startOrchestrator: StartService<OrchestratorConfig> = async (platfo
     log,
     process: platform.processId,
     leaseMs: config.CADRE_ORCHESTRATOR_LEASE_MS,
+    maxUnrelayedEntries: config.CADRE_MAX_UNRELAYED_ENTRIES,
     previousWritersAreDead: config.CADRE_ORCHESTRATOR_PREVIOUS_WRITERS_ARE_DEAD,
     // Who holds the data directory is the only one, before and from now on.
     alone: config.CADRE_ORCHESTRATOR_PREVIOUS_WRITERS_ARE_DEAD,

@@ -151,7 +151,8 @@ test("shows where groups are, and moves them when nobody runs", { timeout: 120_0
   await first.stop();
   const list = async () => {
     const { stdout } = await cadre("events", "offsets", "list", "--json");
-    return (JSON.parse(stdout) as { readonly offsets: readonly object[] }).offsets;
+    const { offsets } = JSON.parse(stdout) as { readonly offsets: readonly { readonly group: string }[] };
+    return offsets.filter(({ group }) => group === "reader"); // other suites have theirs
   };
   const place = { group: "reader", topic, partition: 0, end_offset: "10" };
   expect(await list()).toEqual([{ ...place, next_offset: "10", lag: "0" }]);

@@ -9,7 +9,7 @@ import type { KafkaConnection } from "../../services/runtime/bus/kafka/kafka-con
 import { type KafkaEventBus, openKafkaEventBus } from "../../services/runtime/bus/kafka-event-bus.ts";
 import { numberedEvent } from "../support/event-bus-contract.ts";
 import { createTestAuthority } from "./kafka-certificates.ts";
-import { makeTopics } from "./kafka-topics.ts";
+import { makeTopics, removeTopics } from "./kafka-topics.ts";
 
 const log = pino({ level: "silent" });
 const topic = `problems-${randomUUID()}`;
@@ -110,6 +110,7 @@ test("an expired certificate of ours is named", async () => {
 });
 
 test("a topic that is missing, and one that has other partitions, are named", async () => {
+  await removeTopics(inject("kafka"), [topic]);
   const bus = open(async () => inject("kafka"));
   await expectProblem(bus, /topic.*cadre topics apply/);
   await makeTopics(inject("kafka"), [{ name: topic, partitions: 5 }]);

@@ -3,20 +3,22 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Cadre, createCadre, RunState, reasonName } from "@cadre/sdk";
 import pino from "pino";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, inject, test } from "vitest";
 import { envelopeHeader } from "../../services/runtime/bus/envelope.ts";
 import { type KafkaEventBus, openKafkaEventBus } from "../../services/runtime/bus/kafka-event-bus.ts";
+import { busTopics } from "../../services/runtime/bus/topics.ts";
 import { type RunningCadre, startCadre } from "../support/cadre.ts";
 import { type ProgramResult, runProgram } from "../support/run-program.ts";
 import { requestEvent } from "../support/run-requests.ts";
 import { until } from "../support/settled.ts";
-import { type KafkaBroker, startKafkaBroker } from "./kafka-broker.ts";
+import { crashKafka, startKafka } from "./kafka-control.ts";
+import { removeTopics } from "./kafka-topics.ts";
 
 // `cadre runs start --via bus` over TLS and SASL: the request goes to a server
 // through the broker, and what comes of it back.
 
 const log = pino({ level: "silent" });
-let broker: KafkaBroker;
+const connection = inject("secureKafka");
 let directory: string;
 let server: RunningCadre;
 let cadre: Cadre;
@@ -24,9 +26,8 @@ let bus: KafkaEventBus;
 let settings: Readonly<Record<string, string>>;
 
 beforeAll(async () => {
-  broker = await startKafkaBroker({ security: "scram" });
   directory = await mkdtemp(join(tmpdir(), "cadre run by bus "));
-  const { tls, sasl, brokers } = broker.connection;
+  const { tls, sasl, brokers } = connection;
   const [authority, password] = [join(directory, "authority.pem"), join(directory, "password")];
   await writeFile(authority, tls?.authority ?? "");
   await writeFile(password, `${sasl?.password}\n`, { mode: 0o600 });
@@ -42,7 +43,7 @@ beforeAll(async () => {
   expect(made.code, made.stderr).toBe(0);
   server = await startCadre({ settings });
   cadre = createCadre({ baseUrl: server.url, apiKey: server.adminKey });
-  bus = openKafkaEventBus({ connection: async () => broker.connection, log, sessionMs: 6_000 });
+  bus = openKafkaEventBus({ connection: async () => connection, log, sessionMs: 6_000 });
   await writeFile(
     join(directory, "sum.yaml"),
     `name: sum
@@ -57,7 +58,11 @@ output: { $ref: steps.sum.output }
 afterAll(async () => {
   await bus?.close();
   await server?.dispose();
-  await broker?.stop();
+  await startKafka();
+  await removeTopics(
+    connection,
+    busTopics.map(({ name }) => name),
+  );
   await rm(directory, { recursive: true, force: true });
 });
 
@@ -117,7 +122,7 @@ test("with the broker stopped the wait ends in time and says what to do, and the
   const waiting = start("wait.yaml", "--wait", "--timeout", "20s", "--key", "wait-1");
   const find = async () => (await Array.fromAsync(cadre.runs.list({ labels: { "cadre.request": "wait-1" } })))[0];
   await until(async () => (await find()) !== undefined);
-  await broker.crash();
+  await crashKafka();
   const { code, stderr } = await waiting;
   expect(code, stderr).toBe(69);
   expect(stderr).toMatch(/nothing was told of the run within 20 s: .*Kafka cannot be reached/);
@@ -130,7 +135,7 @@ test("with the broker stopped the wait ends in time and says what to do, and the
     stderr: expect.stringMatching(/Kafka cannot be reached[^]*Start the brokers/),
   });
 
-  await broker.start();
+  await startKafka();
   const run = await cadre.runs.get((await find())?.runId ?? "");
   await cadre.runs.signal(run.runId, "go", "on");
   expect(await run.result()).toEqual({ wait: "on" });

@@ -1,108 +1,78 @@
-import { join } from "node:path";
-import { type Generated, sql } from "kysely";
-import pino from "pino";
-import { expect } from "vitest";
-import { type Migration, migrate } from "../../services/runtime/postgres/migrator.ts";
-import { openDatabase } from "../../services/runtime/postgres/open-database.ts";
-import { type Child, startChild } from "./child.ts";
-import { createTestDatabase } from "./postgres.ts";
+import { type BusVerdict, type BusWorldOptions, openBusWorld } from "./bus-world.ts";
+import { reach } from "./fault-driver.ts";
 
-/** What the processes of `bus-process.ts` share, in the schema `sample`. */
-export interface SampleSchema {
-  entry: { position: bigint; key: string; number: number };
-  relayed: { position: bigint };
-  seen: { id: Generated<bigint>; key: string; number: number };
+/** What is done to the server of the bus. */
+export interface BusFault {
+  /** Ends it at once. */
+  begin(): Promise<void>;
+  /** Brings it back. */
+  end(): Promise<void>;
 }
 
-export interface BusKillsOptions {
-  /** The broker of Kafka; the bus is in the PostgreSQL of the test unless said. */
-  readonly broker?: string;
-  readonly keys: number;
+export interface BusKillsOptions extends BusWorldOptions {
+  /** Events of a key; one more follows when all is over. */
   readonly perKey: number;
-  /** How often a relay and a consumer are killed. */
+  /** How often the relay and one of two consumers are killed. */
   readonly kills: number;
-  /** How many events have come since the last kill before the next one. */
+  /** How many events had their effect since the last kill before the next one. */
   readonly leastBetween: number;
   /** What else happens at each kill. */
-  readonly atKill?: () => Promise<void>;
+  readonly fault?: BusFault;
 }
 
-const program = join(import.meta.dirname, "bus-process.ts");
-const initial: Migration = {
-  name: "0001-initial",
-  destructive: false,
-  up: async (db) => {
-    await sql`create table entry (position bigint primary key, key text not null, number int not null)`.execute(db);
-    await sql`create table relayed (position bigint not null)`.execute(db);
-    await sql`insert into relayed values (0)`.execute(db);
-    await sql`create table seen (id bigint generated always as identity primary key, key text not null,
-      number int not null)`.execute(db);
-  },
-  down: async (db) => {
-    await sql`drop table seen, relayed, entry`.execute(db);
-  },
-};
+/** What came of it. */
+export interface BusKillsVerdict extends BusVerdict {
+  /** From the end of the last fault until everything had its effect, in milliseconds. */
+  readonly drainMs: number;
+}
+
+/** Of a bus that keeps its promises. */
+export const allWell = { lost: 0, unexpected: 0, doubled: 0, overtaken: 0 } as const;
+
+/** Longer than anything should take on a busy machine. */
+const patienceMs = 120_000;
 
 /**
- * Writes numbered entries to a log while the relay that publishes them and the
- * consumers that see them, processes of their own, are killed in the middle of
- * their work. Expects that every event is seen, and that none overtakes another
- * of its key; it may be seen again.
+ * Accepts events while the relay that publishes them, the consumers that handle
+ * them and the server of the bus are killed in the middle of their work; then
+ * counts what became of each event.
  */
-export async function expectToSurviveKills(options: BusKillsOptions): Promise<void> {
-  const { broker, keys, perKey, kills, leastBetween, atKill } = options;
-  const log = pino({ level: "silent" });
-  const server = await createTestDatabase();
-  await migrate({ url: server.url, service: "sample", migrations: [initial], log });
-  const database = openDatabase<SampleSchema>({ url: server.url, service: "sample", log });
-  const children = new Set<Child>();
-  const start = async (role: "relay" | "consumer"): Promise<Child> => {
-    const child = startChild(program, [role, server.url, ...(broker === undefined ? [] : [broker])]);
-    children.add(child);
-    await child.line();
-    return child;
-  };
-  const seen = () => database.engine.selectFrom("seen").select(["key", "number"]).orderBy("id").execute();
-  const distinct = async () => new Set((await seen()).map(({ key, number }) => `${key}/${number}`)).size;
+export async function killBus(options: BusKillsOptions): Promise<BusKillsVerdict> {
+  const { keys, perKey, kills, leastBetween, fault } = options;
+  const world = await openBusWorld(options);
   try {
-    const entries = Array.from({ length: keys * perKey }, (_, index) => ({
-      position: BigInt(index + 1),
-      key: `key-${index % keys}`,
-      number: Math.floor(index / keys),
-    }));
-    let relay = await start("relay");
-    let consumers = [await start("consumer"), await start("consumer")];
-    const share = Math.ceil(entries.length / (kills + 1));
-    for (let round = 0; round <= kills; round++) {
-      const before = await distinct();
-      await database.engine
-        .insertInto("entry")
-        .values(entries.slice(round * share, (round + 1) * share))
-        .execute();
-      if (round === kills) break;
-      // Kill in the middle of the work, not before it and not after it.
-      const isUnderWay = async () => (await distinct()) - before;
-      await expect.poll(isUnderWay, { timeout: 60_000, interval: 5 }).toBeGreaterThan(leastBetween);
+    const total = keys * perKey;
+    const share = Math.ceil(total / (kills + 1));
+    const progress = async (before: number): Promise<void> => {
+      const isReached = async () => (await world.effects()) >= before + leastBetween;
+      await reach(`${leastBetween} effects more than ${before}`, isReached, { timeoutMs: patienceMs });
+    };
+    let relay = await world.startRelay();
+    let consumers = [await world.startConsumer(), await world.startConsumer()] as const;
+    await world.accept(share);
+    await progress(0);
+    let backAtMs = performance.now();
+    for (let kill = 1; kill <= kills; kill++) {
       const [first, second] = consumers;
-      if (first === undefined || second === undefined) throw new Error("two consumers run");
-      await Promise.all([relay.crash(), first.crash(), atKill?.()]);
-      const [newRelay, newConsumer] = await Promise.all([start("relay"), start("consumer")]);
+      await Promise.all([relay.crash(), first.crash(), fault?.begin()]);
+      const before = await world.effects();
+      // What is accepted now meets a relay without a bus.
+      await world.accept(Math.min(share, total - kill * share));
+      const [newRelay, newConsumer] = await Promise.all([world.startRelay(), world.startConsumer()]);
       relay = newRelay;
       consumers = [second, newConsumer];
+      await fault?.end();
+      backAtMs = performance.now();
+      await progress(before);
     }
-    await expect.poll(distinct, { timeout: 60_000, interval: 100 }).toBe(entries.length);
-
-    // The first time that each event was seen: 0, 1, 2, … for every key.
-    const next = new Map<string, number>();
-    for (const { key, number } of await seen()) {
-      const expected = next.get(key) ?? 0;
-      expect(number).toBeLessThanOrEqual(expected);
-      if (number === expected) next.set(key, expected + 1);
+    await world.drain();
+    const drainMs = performance.now() - backAtMs;
+    for (const child of [relay, ...consumers]) {
+      const code = await child.finish();
+      if (code !== 0) throw new Error(`a process ended with ${code}: ${child.errors()}`);
     }
-    for (const child of [relay, ...consumers]) expect(await child.finish(), child.errors()).toBe(0);
+    return { ...(await world.judge()), drainMs };
   } finally {
-    for (const child of children) await child.crash();
-    await database.close();
-    await server.drop();
+    await world.close();
   }
 }

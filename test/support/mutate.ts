@@ -40,6 +40,20 @@ export const mutations = {
       replace: "fresh.delete(decoded.eventId);\n        const isFresh = true;",
     },
   ],
+  /** A relay ticks off what it hands to the bus only then. */
+  "relayed before published": [
+    {
+      module: "services/runtime/bus/relay.ts",
+      find: 'if (events.length > 0) await boundary("relay.publish", () => bus.publish(events));',
+      replace: 'await boundary("relay.mark", () => source.markRelayed(position));',
+    },
+    {
+      module: "services/runtime/bus/relay.ts",
+      find: '\n    await boundary("relay.mark", () => source.markRelayed(position));\n    relayed?.add',
+      replace:
+        '\n    if (events.length > 0) await boundary("relay.publish", () => bus.publish(events));\n    relayed?.add',
+    },
+  ],
   /** An entry counts as what was stored, whatever its hash says. */
   "no look at the hashes": [
     {

@@ -26,6 +26,8 @@ const maxUncommittedMs = 1_000;
 /** A partition without events commits after this; at once would be a request for each few events. */
 const idleCommitMs = 100;
 const maxBackOffMs = 30_000;
+/** Between two commits that fail. */
+const maxCommitBackOffMs = 10_000;
 
 /** One partition in this member's hands, from one rebalance to the next. */
 export class KafkaPartition {
@@ -46,6 +48,9 @@ export class KafkaPartition {
   #preparedTo: bigint | undefined;
   #uncommitted = 0;
   #committedAtMs = performance.now();
+  #failedCommits = 0;
+  /** Before this none is tried, as the last ones failed. */
+  #nextCommitAtMs = 0;
   #resume: (() => void) | undefined;
   #rouse: () => void = () => undefined;
 
@@ -90,7 +95,7 @@ export class KafkaPartition {
     while (!this.#finishing.signal.aborted) {
       const message = this.#queue[this.#head];
       if (message === undefined) {
-        if (!(await this.#woken())) await this.#commit();
+        if (!(await this.#woken()) && this.#mayCommit()) await this.#commit();
         continue;
       }
       try {
@@ -131,7 +136,12 @@ export class KafkaPartition {
     }
   }
 
+  #mayCommit(): boolean {
+    return performance.now() >= this.#nextCommitAtMs;
+  }
+
   #isCommitDue(): boolean {
+    if (!this.#mayCommit()) return false;
     return this.#uncommitted >= maxUncommitted || performance.now() - this.#committedAtMs >= maxUncommittedMs;
   }
 
@@ -142,9 +152,13 @@ export class KafkaPartition {
     try {
       await this.#options.commit(position);
       this.#uncommitted = 0;
+      this.#failedCommits = 0;
     } catch (error) {
       const { log, partition } = this.#options;
-      log.warn({ err: error, partition }, "an offset could not be committed; its events may come again");
+      this.#failedCommits += 1;
+      const failed = this.#failedCommits;
+      this.#nextCommitAtMs = performance.now() + Math.min(100 * 2 ** Math.min(failed, 10), maxCommitBackOffMs);
+      log.warn({ err: error, partition, failed }, "an offset could not be committed; its events may come again");
     }
     this.#committedAtMs = performance.now();
   }
@@ -154,7 +168,8 @@ export class KafkaPartition {
     if (this.#finishing.signal.aborted) return true;
     const { promise, resolve } = Promise.withResolvers<boolean>();
     this.#rouse = () => resolve(true);
-    const timer = this.#uncommitted === 0 ? undefined : setTimeout(resolve, idleCommitMs, false);
+    const idleMs = Math.max(idleCommitMs, this.#nextCommitAtMs - performance.now());
+    const timer = this.#uncommitted === 0 ? undefined : setTimeout(resolve, idleMs, false);
     const isWoken = await promise;
     clearTimeout(timer);
     return isWoken;

@@ -1,5 +1,6 @@
+import { setTimeout as delay } from "node:timers/promises";
 import type { Admin } from "kafkajs";
-import { type KafkaProblem, missingTopic, otherPartitions } from "./kafka-problem.ts";
+import { KafkaProblem, missingTopic, otherPartitions, toKafkaProblem } from "./kafka-problem.ts";
 
 // Numbers of Kafka's protocol, as its AdminClient names them; kafkajs's own names do not reach an ES module.
 /** ConfigResource.Type.TOPIC */
@@ -73,19 +74,10 @@ export async function applyTopics(admin: Admin, declared: readonly TopicDeclarat
   const differences = (await planTopics(admin, declared)).filter(({ isApplied }) => isApplied);
   const missing = new Set(differences.filter(({ what }) => what === "topic").map(({ topic }) => topic));
   const changed = new Set(differences.map(({ topic }) => topic).filter((topic) => !missing.has(topic)));
-  if (missing.size > 0) {
-    await admin.createTopics({
-      waitForLeaders: true,
-      topics: declared
-        .filter(({ name }) => missing.has(name))
-        .map(({ name, partitions, replication, settings }) => ({
-          topic: name,
-          numPartitions: partitions,
-          replicationFactor: replication,
-          configEntries: toEntries(settings),
-        })),
-    });
-  }
+  await createTopics(
+    admin,
+    declared.filter(({ name }) => missing.has(name)),
+  );
   if (changed.size === 0) return;
   // Kafka forgets what a request does not name, so what others have set is named as well.
   const present = await readSettings(admin, [...changed]);
@@ -99,6 +91,42 @@ export async function applyTopics(admin: Admin, declared: readonly TopicDeclarat
         configEntries: toEntries({ ...ownSettings(present.get(name)), ...settings }),
       })),
   });
+}
+
+const maxLeadersMs = 30_000;
+
+/** Makes topics; those that are there stay. Resolves when each partition has a leader, which Kafka chooses later. */
+export async function createTopics(admin: Admin, declared: readonly TopicDeclaration[]): Promise<void> {
+  // An empty list would mean: all.
+  if (declared.length === 0) return;
+  await admin.createTopics({
+    waitForLeaders: false,
+    topics: declared.map(({ name, partitions, replication, settings }) => ({
+      topic: name,
+      numPartitions: partitions,
+      replicationFactor: replication,
+      configEntries: toEntries(settings),
+    })),
+  });
+  const names = declared.map(({ name }) => name);
+  const untilMs = performance.now() + maxLeadersMs;
+  while (!(await haveLeaders(admin, names))) {
+    if (performance.now() > untilMs) {
+      throw new KafkaProblem("not_yet", "Kafka has chosen no leaders for new topics", "Look into the brokers' log.");
+    }
+    await delay(100);
+  }
+}
+
+async function haveLeaders(admin: Admin, names: readonly string[]): Promise<boolean> {
+  try {
+    const { topics } = await admin.fetchTopicMetadata({ topics: [...names] });
+    return topics.every(({ partitions }) => partitions.every(({ leader }) => leader >= 0));
+  } catch (error) {
+    // A broker that has not heard of them yet.
+    if (["missing_topic", "not_yet"].includes(toKafkaProblem(error).kind)) return false;
+    throw error;
+  }
 }
 
 interface FoundTopic {
