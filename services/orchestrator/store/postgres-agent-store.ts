@@ -6,12 +6,14 @@ import {
   AgentDefinitionSchema,
   AgentSchema,
 } from "@cadre/gen/cadre/orchestrator/v1/agent_pb";
-import { type Selectable, sql, type Transaction } from "kysely";
+import { type Compilable, type Selectable, sql, type Transaction } from "kysely";
 import { BoundedMap } from "../../runtime/identity/bounded-map.ts";
 import { fromUuid } from "../../runtime/ids/id.ts";
 import type { Database } from "../../runtime/postgres/database.ts";
 import type { AgentStore } from "./agent-store.ts";
 import type { OrchestratorSchema } from "./schema.ts";
+
+type AgentRow = Selectable<OrchestratorSchema["agent"]>;
 
 /** Definitions that are held decoded. */
 const maxDefinitions = 256;
@@ -56,17 +58,11 @@ export class PostgresAgentStore implements AgentStore {
   }
 
   find(orgId: string, agentId: string) {
-    return this.#database.asOrg(orgId, async (transaction) => {
-      const row = await transaction.selectFrom("agent").selectAll().where("agent_id", "=", agentId).executeTakeFirst();
-      return row === undefined ? undefined : this.#toAgent(row);
-    });
+    return this.#findOne(orgId, this.#database.engine.selectFrom("agent").selectAll().where("agent_id", "=", agentId));
   }
 
   findByName(orgId: string, name: string) {
-    return this.#database.asOrg(orgId, async (transaction) => {
-      const row = await transaction.selectFrom("agent").selectAll().where("name", "=", name).executeTakeFirst();
-      return row === undefined ? undefined : this.#toAgent(row);
-    });
+    return this.#findOne(orgId, this.#database.engine.selectFrom("agent").selectAll().where("name", "=", name));
   }
 
   list(orgId: string, after: string, limit: number) {
@@ -82,12 +78,17 @@ export class PostgresAgentStore implements AgentStore {
     });
   }
 
+  async #findOne(orgId: string, query: Compilable<AgentRow>): Promise<Agent | undefined> {
+    const [[row]] = await this.#database.batchAsOrg(orgId, [query.compile()]);
+    return row === undefined ? undefined : this.#toAgent(row);
+  }
+
   async #byName(transaction: Transaction<OrchestratorSchema>, name: string): Promise<Agent> {
     const row = await transaction.selectFrom("agent").selectAll().where("name", "=", name).executeTakeFirstOrThrow();
     return this.#toAgent(row);
   }
 
-  #toAgent(row: Selectable<OrchestratorSchema["agent"]>): Agent {
+  #toAgent(row: AgentRow): Agent {
     let definition = this.#definitions.get(row.digest);
     if (definition === undefined) {
       definition = fromBinary(AgentDefinitionSchema, row.definition);

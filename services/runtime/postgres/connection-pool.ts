@@ -1,3 +1,4 @@
+import type { Writable } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Meter, Tracer } from "@opentelemetry/api";
 import type { PostgresCursor, PostgresPool, PostgresPoolClient, PostgresQueryResult } from "kysely";
@@ -180,6 +181,7 @@ class PooledConnection implements PostgresPoolClient {
 
   async #query<R>(text: string, parameters: readonly unknown[]): Promise<PostgresQueryResult<R>> {
     const name = preparedName(text);
+    this.#sendTogether();
     try {
       const query = name === undefined ? { text, values: [...parameters] } : { name, text, values: [...parameters] };
       return (await this.#client.query(query)) as unknown as PostgresQueryResult<R>;
@@ -188,6 +190,13 @@ class PooledConnection implements PostgresPoolClient {
       if (isConnectionFailure(error)) this.#isBroken = true;
       throw toDatabaseError(error, true);
     }
+  }
+
+  /** What is sent before others get their turn leaves in one write: each costs more than most statements. */
+  #sendTogether(): void {
+    const { stream } = (this.#client as unknown as { readonly connection: { readonly stream: Writable } }).connection;
+    stream.cork();
+    process.nextTick(() => stream.uncork());
   }
 
   release(discard?: boolean): void {

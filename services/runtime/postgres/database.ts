@@ -1,4 +1,4 @@
-import type { Kysely, Transaction } from "kysely";
+import type { CompiledQuery, Kysely, Transaction } from "kysely";
 import type { Dependency } from "../platform/platform.ts";
 
 /**
@@ -18,6 +18,17 @@ export interface Database<Schema> {
    * @throws AppError UNAVAILABLE if no connection can be had in time
    */
   asOrg<T>(orgId: string, work: (transaction: Transaction<Schema>) => Promise<T>): Promise<T>;
+  /**
+   * Runs statements in one transaction for an org, as `asOrg`, and sends them
+   * and the commit in one message: none may need another's answer. Compile them
+   * with `engine`.
+   *
+   * @returns the rows of each
+   */
+  batchAsOrg<Rows extends readonly unknown[]>(
+    orgId: string,
+    statements: { readonly [Index in keyof Rows]: CompiledQuery<Rows[Index]> },
+  ): Promise<{ readonly [Index in keyof Rows]: readonly Rows[Index][] }>;
   /** The engine's queries and transactions. */
   readonly engine: Kysely<Schema>;
   /**

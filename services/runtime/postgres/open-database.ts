@@ -63,6 +63,10 @@ export function openDatabase<Schema>(options: OpenDatabaseOptions): Database<Sch
       if (!uuid.test(orgId)) throw new TypeError("orgId is no UUID");
       return currentOrg.run(orgId, () => app.transaction().execute(work));
     },
+    async batchAsOrg(orgId, statements) {
+      if (!uuid.test(orgId)) throw new TypeError("orgId is no UUID");
+      return (await runBatch(appPool, [beginAs(orgId), ...statements, commit])).slice(1, -1) as never;
+    },
     engine,
     listen: (channel, onNotify, onConnect) => listener.listen(channel, onNotify, onConnect),
     dependency: {
@@ -85,6 +89,32 @@ export function openDatabase<Schema>(options: OpenDatabaseOptions): Database<Sch
       return closed;
     },
   };
+}
+
+const commit = CompiledQuery.raw("commit");
+
+/** Begins a transaction for an org: one simple query of two statements. The UUID was checked. */
+function beginAs(orgId: string): CompiledQuery {
+  return CompiledQuery.raw(`begin; select set_config('app.org', '${orgId}', true)`);
+}
+
+/** Runs statements one behind the other without waiting between them. A commit behind one that failed rolls back. */
+async function runBatch(
+  pool: ConnectionPool,
+  statements: readonly CompiledQuery[],
+): Promise<readonly (readonly unknown[])[]> {
+  const connection = await pool.connect();
+  try {
+    const answers = await Promise.allSettled(
+      statements.map(({ sql, parameters }) => connection.query<unknown>(sql, parameters)),
+    );
+    return answers.map((answer) => {
+      if (answer.status === "rejected") throw answer.reason;
+      return answer.value.rows;
+    });
+  } finally {
+    connection.release();
+  }
 }
 
 /** The org of the `asOrg` under way; read when its transaction begins. */
@@ -117,9 +147,7 @@ class OrgDriver extends PostgresDriver {
     if (settings.isolationLevel !== undefined || settings.accessMode !== undefined) {
       throw new Error("asOrg has no transaction settings");
     }
-    // One simple query of two statements; the UUID was checked.
-    const begin = CompiledQuery.raw(`begin; select set_config('app.org', '${orgId}', true)`);
-    const beginning = connection.executeQuery(begin);
+    const beginning = connection.executeQuery(beginAs(orgId));
     beginning.catch(() => undefined); // thrown by the commit
     this.#beginnings.set(connection, beginning);
   }

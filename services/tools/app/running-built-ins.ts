@@ -2,6 +2,7 @@ import type { JsonObject } from "@bufbuild/protobuf";
 import { AppError } from "../../runtime/errors/app-error.ts";
 import { toAppError } from "../../runtime/errors/failure.ts";
 import type { Logger } from "../../runtime/log/log.ts";
+import { within } from "../../runtime/wait/within.ts";
 import type { BuiltInCall, BuiltInTool } from "../builtin/built-in-tool.ts";
 import { callLimits, cancelled, exceedsBytes, type Outcome, overdue, type Progress } from "../domain/call.ts";
 import { stopTopic, type WakeUps } from "../store/wake-ups.ts";
@@ -68,11 +69,11 @@ export class RunningBuiltIns {
     const running = this.#running.get(name);
     if (running === undefined) return this.#ended.get(name);
     running.stop();
-    const timer = Promise.withResolvers<"late">();
-    const timeout = setTimeout(() => timer.resolve("late"), graceMs);
-    const winner = await Promise.race([running.ended, timer.promise]);
-    clearTimeout(timeout);
-    return winner === "late" ? "MAY_STILL_RUN" : "PARTIAL";
+    return within<Progress, Progress>(
+      graceMs,
+      running.ended.then(() => "PARTIAL"),
+      () => "MAY_STILL_RUN",
+    );
   }
 
   async #follow(run: BuiltInRun, controls: LazyControls, result: Promise<Outcome>): Promise<Outcome> {

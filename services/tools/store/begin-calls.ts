@@ -1,4 +1,4 @@
-import { type QueryExecutorProvider, sql } from "kysely";
+import { type QueryExecutorProvider, type RawBuilder, sql } from "kysely";
 import { AppError } from "../../runtime/errors/app-error.ts";
 import type { CallState, Progress } from "../domain/call.ts";
 import { limitExceeded } from "../domain/limit.ts";
@@ -16,13 +16,12 @@ export interface NewCall {
  * Rows are inserted in the order of their keys: two groups with the same keys
  * never wait for each other.
  *
- * @returns the ids of those that were recorded
+ * @returns a statement that gives the ids of those that it recorded
  */
-export async function insertNew(transaction: QueryExecutorProvider, calls: readonly NewCall[]): Promise<Set<string>> {
+export function insertNew(orgId: string, calls: readonly NewCall[]): RawBuilder<{ readonly call_id: string }> {
   const column = <T>(of: (call: BeginCall) => T): T[] => calls.map(({ call }) => of(call));
-  const [first] = calls;
-  if (first === undefined) return new Set();
-  const { rows } = await sql<{ call_id: string }>`/* prepared: tools_insert_new */
+  const maxOpen = Math.min(...column((call) => call.maxOpen));
+  return sql`/* prepared: tools_insert_new */
     with asked as (
       select * from unnest(
         ${calls.map(({ callId }) => callId)}::uuid[], ${column(({ key }) => key)}::text[],
@@ -35,17 +34,16 @@ export async function insertNew(transaction: QueryExecutorProvider, calls: reado
       ) a (call_id, key, request_hash, epoch, tool_id, digest, arguments, timeout_ms, heartbeat_timeout_ms, run_id,
            traceparent, request_id, attempt)
     ), open as (
-      select from call where state in ('queued', 'dispatched') limit ${first.call.maxOpen}
+      select from call where state in ('queued', 'dispatched') limit ${maxOpen}
     )
     insert into call (call_id, org_id, key, request_hash, epoch, tool_id, digest, arguments, timeout_ms,
                       heartbeat_timeout_ms, run_id, traceparent, request_id, attempt, state)
-    select a.call_id, ${first.call.orgId}, a.key, a.request_hash, a.epoch, a.tool_id, a.digest, a.arguments::json,
+    select a.call_id, ${orgId}, a.key, a.request_hash, a.epoch, a.tool_id, a.digest, a.arguments::json,
            a.timeout_ms, a.heartbeat_timeout_ms, a.run_id, a.traceparent, a.request_id, a.attempt, 'queued'
       from asked a where not exists (select from call c where c.key = a.key)
-     order by a.key limit greatest(0, ${first.call.maxOpen} - (select count(*) from open))
+     order by a.key limit greatest(0, ${maxOpen} - (select count(*) from open))
     on conflict (org_id, key) do nothing
-    returning call_id`.execute(transaction);
-  return new Set(rows.map((row) => row.call_id));
+    returning call_id`;
 }
 
 interface KeyRow {

@@ -1,4 +1,4 @@
-import { type QueryExecutorProvider, sql } from "kysely";
+import { type QueryExecutorProvider, type RawBuilder, sql } from "kysely";
 import { cancelled, type Outcome } from "../domain/call.ts";
 import type { Report } from "./call-store.ts";
 import type { Given } from "./fill-workers.ts";
@@ -20,16 +20,14 @@ export interface Ended extends Given {
 }
 
 /** Ends those of an org's calls that are still their worker's, and hands the places on; see `end_calls`. */
-export async function endHeld(
-  transaction: QueryExecutorProvider,
+export function endHeld(
   reports: readonly (EndReport & { readonly outcome: Outcome })[],
   replicaId: string,
-): Promise<readonly Ended[]> {
-  const { rows } = await sql<Ended>`/* prepared: tools_end_calls */ select * from end_calls(
+): RawBuilder<Ended> {
+  return sql`/* prepared: tools_end_calls */ select * from end_calls(
     ${reports.map(({ report }) => report.workerId)}, ${reports.map(({ report }) => report.subject)},
     ${reports.map(({ report }) => report.handoutId)}, ${reports.map(({ outcome }) => JSON.stringify(outcome))},
-    ${reports.map(({ reportHash }) => Buffer.from(reportHash))}, ${replicaId})`.execute(transaction);
-  return rows;
+    ${reports.map(({ reportHash }) => Buffer.from(reportHash))}, ${replicaId})`;
 }
 
 /**

@@ -1,4 +1,4 @@
-import { type QueryExecutorProvider, sql } from "kysely";
+import { type QueryExecutorProvider, type RawBuilder, sql } from "kysely";
 import { callTopic, type WakeUps, workerTopic } from "./wake-ups.ts";
 
 /** A call that was handed to a worker, as the functions of the schema return it; null where a row tells another thing. */
@@ -8,16 +8,12 @@ export interface Given {
 }
 
 /** Hands the queued calls of these definitions to workers that have places; see `dispatch_calls`. */
-export async function dispatchCalls(
-  executor: QueryExecutorProvider,
+export function dispatchCalls(
   definitions: readonly { readonly toolId: string; readonly digest: string }[],
   replicaId: string,
-): Promise<readonly Given[]> {
-  const { rows } = await sql<Given>`/* prepared: tools_dispatch_calls */ select * from dispatch_calls(
-    ${definitions.map(({ toolId }) => toolId)}, ${definitions.map(({ digest }) => digest)}, ${replicaId})`.execute(
-    executor,
-  );
-  return rows;
+): RawBuilder<Given> {
+  return sql`/* prepared: tools_dispatch_calls */ select * from dispatch_calls(
+    ${definitions.map(({ toolId }) => toolId)}, ${definitions.map(({ digest }) => digest)}, ${replicaId})`;
 }
 
 /** Hands a worker as many queued calls as it has places for, and wakes who waits for that. Returns how many. */

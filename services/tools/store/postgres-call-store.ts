@@ -15,8 +15,8 @@ import {
 } from "../domain/call.ts";
 import { assertNotStale, insertNew, joinKnown, lockKey } from "./begin-calls.ts";
 import type { BeginCall, CallStore, CallView, Report } from "./call-store.ts";
-import { type Ended, type EndReport, endAlone, endHeld, lockHandout } from "./end-calls.ts";
-import { dispatchCalls, fillWorker, type Given, publishGiven } from "./fill-workers.ts";
+import { type EndReport, endAlone, endHeld, lockHandout } from "./end-calls.ts";
+import { dispatchCalls, fillWorker, publishGiven } from "./fill-workers.ts";
 import { GroupCommit } from "./group-commit.ts";
 import { type ReadCall, readCalls } from "./read-calls.ts";
 import type { ToolsSchema } from "./schema.ts";
@@ -49,7 +49,7 @@ export class PostgresCallStore implements CallStore {
   readonly #workerWaitMs: number;
   readonly #beginnings = new GroupCommit<BeginCall, string | undefined>((orgId, calls) => this.#beginNew(orgId, calls));
   readonly #readings = new GroupCommit<ReadCall, CallView | undefined>((orgId, calls) =>
-    this.#database.asOrg(orgId, (transaction) => readCalls(transaction, calls, this.#workerWaitMs)),
+    readCalls(this.#database, orgId, calls, this.#workerWaitMs),
   );
   readonly #endings = new GroupCommit<EndReport & { readonly outcome: Outcome }, boolean>((orgId, reports) =>
     this.#endHeld(orgId, reports),
@@ -74,21 +74,14 @@ export class PostgresCallStore implements CallStore {
   /** Records what is new and hands it out; `undefined` for a call whose key is known, or for which there is no room. */
   async #beginNew(orgId: string, calls: readonly BeginCall[]): Promise<readonly (string | undefined)[]> {
     const asked = calls.map((call) => ({ callId: toUuid("call", newId("call")), call }));
-    let inserted: ReadonlySet<string> = new Set();
-    let given: readonly Given[] = [];
-    try {
-      await this.#database.asOrg(orgId, async (transaction) => {
-        // The second follows the first without waiting for its answer.
-        [inserted, given] = await Promise.all([
-          insertNew(transaction, asked),
-          dispatchCalls(transaction, calls, this.#wakeUps.replicaId),
-        ]);
-      });
-    } finally {
-      // Also when it failed: of a commit only the answer may have been lost.
-      publishGiven(this.#wakeUps, given);
-    }
-    return asked.map(({ callId }) => (inserted.has(callId) ? callId : undefined));
+    const { engine } = this.#database;
+    const [inserted, given] = await this.#database.batchAsOrg(orgId, [
+      insertNew(orgId, asked).compile(engine),
+      dispatchCalls(calls, this.#wakeUps.replicaId).compile(engine),
+    ]);
+    publishGiven(this.#wakeUps, given);
+    const ids = new Set(inserted.map((row) => row.call_id));
+    return asked.map(({ callId }) => (ids.has(callId) ? callId : undefined));
   }
 
   async dispatch(callId: string): Promise<void> {
@@ -97,7 +90,7 @@ export class PostgresCallStore implements CallStore {
     const asked = definitions.map((row) => ({ toolId: row.tool_id, digest: row.digest }));
     // What a worker was given may have been older calls of its other tools: each round leaves less.
     for (let round = 0; asked.length > 0 && round < maxRounds; round++) {
-      const given = await dispatchCalls(this.#database.engine, asked, this.#wakeUps.replicaId);
+      const { rows: given } = await dispatchCalls(asked, this.#wakeUps.replicaId).execute(this.#database.engine);
       publishGiven(this.#wakeUps, given);
       if (given.length === 0) return;
     }
@@ -229,15 +222,11 @@ export class PostgresCallStore implements CallStore {
 
   /** Ends calls that are still their worker's. Says of each report whether it did. */
   async #endHeld(orgId: string, reports: readonly (EndReport & { readonly outcome: Outcome })[]): Promise<boolean[]> {
-    let rows: readonly Ended[] = [];
-    try {
-      await this.#database.asOrg(orgId, async (transaction) => {
-        rows = await endHeld(transaction, reports, this.#wakeUps.replicaId);
-      });
-    } finally {
-      for (const { ended_call_id: callId } of rows) if (callId !== null) this.#wakeUps.publish(callTopic(callId));
-      publishGiven(this.#wakeUps, rows);
-    }
+    const { engine } = this.#database;
+    const statement = endHeld(reports, this.#wakeUps.replicaId).compile(engine);
+    const [rows] = await this.#database.batchAsOrg(orgId, [statement]);
+    for (const { ended_call_id: callId } of rows) if (callId !== null) this.#wakeUps.publish(callTopic(callId));
+    publishGiven(this.#wakeUps, rows);
     const ended = new Set(rows.map((row) => row.ended_handout_id));
     // Of two reports of a hand-out in one group, the other is asked about again.
     return reports.map(({ report }) => ended.delete(report.handoutId));

@@ -1,6 +1,8 @@
-import { type QueryExecutorProvider, sql } from "kysely";
+import { sql } from "kysely";
+import type { Database } from "../../runtime/postgres/database.ts";
 import type { CallState, Outcome, Progress } from "../domain/call.ts";
 import type { CallView } from "./call-store.ts";
+import type { ToolsSchema } from "./schema.ts";
 import { silentAt } from "./silence.ts";
 
 /** Parts of output read at once. */
@@ -25,11 +27,12 @@ interface ViewRow {
 
 /** Calls of an org as they are now, in the order asked for; `undefined` for one that is not there. */
 export async function readCalls(
-  transaction: QueryExecutorProvider,
+  database: Database<ToolsSchema>,
+  orgId: string,
   calls: readonly ReadCall[],
   workerWaitMs: number,
 ): Promise<readonly (CallView | undefined)[]> {
-  const { rows } = await sql<ViewRow>`/* prepared: tools_read_calls */
+  const statement = sql<ViewRow>`/* prepared: tools_read_calls */
     select call_id, state, attempt, worker_name, outcome, progress, output_count,
       1000 * extract(epoch from least(
         case state
@@ -41,18 +44,25 @@ export async function readCalls(
         end,
         clock_timestamp() + interval '1 minute'
       ) - clock_timestamp())::float8 as due_in_ms
-      from call where call_id = any(${calls.map(({ callId }) => callId)}::uuid[])`.execute(transaction);
+      from call where call_id = any(${calls.map(({ callId }) => callId)}::uuid[])`.compile(database.engine);
+  const [rows] = await database.batchAsOrg(orgId, [statement]);
   const byId = new Map(rows.map((row) => [row.call_id, row]));
-  const views: (CallView | undefined)[] = [];
-  for (const { callId, afterPosition } of calls) {
-    const row = byId.get(callId);
-    views.push(row === undefined ? undefined : await toView(transaction, row, afterPosition));
-  }
-  return views;
+  return await Promise.all(
+    calls.map(async ({ callId, afterPosition }) => {
+      const row = byId.get(callId);
+      if (row === undefined) return undefined;
+      const output = row.output_count > afterPosition ? await readOutput(database, orgId, callId, afterPosition) : [];
+      return toView(row, output, afterPosition);
+    }),
+  );
 }
 
-async function toView(transaction: QueryExecutorProvider, row: ViewRow, afterPosition: number): Promise<CallView> {
-  const output = row.output_count > afterPosition ? await readOutput(transaction, row.call_id, afterPosition) : [];
+interface OutputRow {
+  readonly position: number;
+  readonly text: Buffer;
+}
+
+function toView(row: ViewRow, output: readonly OutputRow[], afterPosition: number): CallView {
   const position = output.at(-1)?.position ?? afterPosition;
   return {
     state: row.state,
@@ -68,12 +78,14 @@ async function toView(transaction: QueryExecutorProvider, row: ViewRow, afterPos
 }
 
 async function readOutput(
-  transaction: QueryExecutorProvider,
+  database: Database<ToolsSchema>,
+  orgId: string,
   callId: string,
   afterPosition: number,
-): Promise<readonly { readonly position: number; readonly text: Buffer }[]> {
-  const { rows } = await sql<{ position: number; text: Buffer }>`
+): Promise<readonly OutputRow[]> {
+  const statement = sql<OutputRow>`
     select position, text from call_output where call_id = ${callId} and position > ${afterPosition}
-     order by position limit ${maxOutputParts}`.execute(transaction);
+     order by position limit ${maxOutputParts}`.compile(database.engine);
+  const [rows] = await database.batchAsOrg(orgId, [statement]);
   return rows;
 }
