@@ -33,6 +33,7 @@ export class Waker {
   #timer: NodeJS.Timeout | undefined;
   #atMs = Number.POSITIVE_INFINITY;
   #looking: Promise<void> | undefined;
+  #again = false;
   #stubborn = "";
   #againMs: number = againMs.first;
   #stopped = false;
@@ -47,12 +48,22 @@ export class Waker {
     this.#atMs = atMs;
     clearTimeout(this.#timer);
     const delayMs = Math.min(Math.max(0, Math.ceil(atMs - this.#options.now())), maxTimerMs);
-    this.#timer = setTimeout(() => void this.look(), delayMs);
+    this.#timer = setTimeout(() => {
+      this.#atMs = Number.POSITIVE_INFINITY;
+      void this.look();
+    }, delayMs);
   }
 
-  /** Looks now: shards came, or a time was reached. */
+  /**
+   * Looks now: shards came, or a time was reached. A look that is under way may
+   * have asked before that, so another one follows it.
+   */
   look(): Promise<void> {
-    this.#looking ??= this.#look()
+    if (this.#looking !== undefined) {
+      this.#again = true;
+      return this.#looking;
+    }
+    this.#looking = this.#look()
       .catch((error: unknown) => {
         this.#options.log.warn({ err: error }, "what is due cannot be looked up yet");
         this.#atMs = Number.POSITIVE_INFINITY;
@@ -60,6 +71,9 @@ export class Waker {
       })
       .finally(() => {
         this.#looking = undefined;
+        if (!this.#again) return;
+        this.#again = false;
+        void this.look();
       });
     return this.#looking;
   }
