@@ -139,6 +139,8 @@ interface Prepared {
 const maxBatchChanges = 512;
 const maxBatchBytes = 4 * 1024 * 1024;
 const maxQueuedBytes = 64 * 1024 * 1024;
+/** How long a batch may be under way before callers are told so: longer than a restart of PostgreSQL, in milliseconds. */
+const patienceMs = 5_000;
 const lookUpAgainMs = { first: 50, most: 2_000 } as const;
 const noUsage: UsageDelta = { inputTokens: 0, outputTokens: 0, modelCalls: 0, toolCalls: 0, durationMs: 0 };
 
@@ -155,6 +157,8 @@ export class Committer {
   #fenced = false;
   #number = 0n;
   #unrelayed = 0;
+  /** When the batch that is under way was first sent; infinite while none is. */
+  #storingSinceMs = Number.POSITIVE_INFINITY;
   #idle: (() => void)[] = [];
 
   constructor(options: CommitterOptions) {
@@ -186,8 +190,15 @@ export class Committer {
     this.#roots.delete(rootId);
   }
 
-  /** Throws BACKPRESSURE if no new work should be taken on; what runs already is always let through. */
+  /**
+   * Refuses new work that could not be stored soon; what runs already is always let through.
+   *
+   * @throws AppError UNAVAILABLE while the store does not take a batch, BACKPRESSURE while too much waits
+   */
   assertRoom(): void {
+    if (performance.now() - this.#storingSinceMs > patienceMs) {
+      throw new AppError("UNAVAILABLE", "nothing can be stored now", { retryAfterMs: 1_000 });
+    }
     if (this.#queue.length >= this.#maxQueued || this.#queuedBytes >= maxQueuedBytes) {
       throw new AppError("BACKPRESSURE", "too much waits to be stored", { retryAfterMs: 1_000 });
     }
@@ -288,7 +299,9 @@ export class Committer {
       await this.#split(live, new AppError("INTERNAL", "internal error", { cause }));
       return;
     }
+    this.#storingSinceMs = performance.now();
     const failure = await this.#append(prepared.batch);
+    this.#storingSinceMs = Number.POSITIVE_INFINITY;
     if (failure === undefined) {
       prepared.apply();
       for (const [index, item] of live.entries()) {
