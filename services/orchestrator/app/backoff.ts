@@ -1,14 +1,9 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { AppError } from "../../runtime/errors/app-error.ts";
+import { type BackOff, backOffMs } from "../../runtime/wait/back-off.ts";
 
 /** The first wait is short, because most interruptions are restarts; the longest keeps a dead peer from being asked all the time. */
-const waitsMs = { first: 100, most: 5_000 } as const;
-
-/** How long to wait before the attempt after `attempts` failed ones, in milliseconds, with full jitter above half. */
-export function backoffMs(attempts: number, random: () => number = Math.random): number {
-  const ceiling = Math.min(waitsMs.first * 2 ** Math.min(attempts - 1, 20), waitsMs.most);
-  return ceiling / 2 + (random() * ceiling) / 2;
-}
+export const waits: BackOff = { firstMs: 100, mostMs: 5_000 };
 
 /** Waits; ends with the signal's reason when it aborts. */
 export async function pause(ms: number, signal: AbortSignal): Promise<void> {
@@ -37,7 +32,7 @@ export async function untilAvailable<T>(work: () => Promise<T>, signal: AbortSig
       return await work();
     } catch (error) {
       if (signal.aborted || !isPassing(error)) throw error;
-      await pause(backoffMs(attempts), signal);
+      await pause(backOffMs(attempts, waits), signal);
     }
   }
 }

@@ -9,10 +9,10 @@ import { type Command, type CommandReply, CommandSchema } from "@cadre/gen/cadre
 import { AppError } from "../../runtime/errors/app-error.ts";
 import { newId, toUuid } from "../../runtime/ids/id.ts";
 import type { Logger } from "../../runtime/log/log.ts";
+import { untilAborted } from "../../runtime/wait/until-aborted.ts";
 import type { InboxStore } from "../store/inbox-store.ts";
 import { noteOf } from "../store/postgres-append-store.ts";
 import { decodeReply } from "./command-reply.ts";
-import { untilAborted } from "./until-aborted.ts";
 
 export interface CommandInboxOptions {
   readonly inbox: InboxStore;

@@ -7,6 +7,7 @@ import type { Command, CommandReply } from "@cadre/gen/cadre/orchestrator/journa
 import { AppError } from "../../runtime/errors/app-error.ts";
 import { newId, toUuid } from "../../runtime/ids/id.ts";
 import type { Database } from "../../runtime/postgres/database.ts";
+import { untilAborted } from "../../runtime/wait/until-aborted.ts";
 import { limitExceeded } from "../domain/limit.ts";
 import { shardOf } from "../domain/shard.ts";
 import type { AppendStore } from "../store/append-store.ts";
@@ -26,7 +27,6 @@ import { findAnswer } from "./idempotency.ts";
 import { Ownership } from "./ownership.ts";
 import { type RootKind, Roots } from "./roots.ts";
 import type { ActorServices } from "./session-actor.ts";
-import { untilAborted } from "./until-aborted.ts";
 import { Waker } from "./waker.ts";
 
 export interface EngineOptions {

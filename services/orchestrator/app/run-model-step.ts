@@ -5,12 +5,13 @@ import {
   TextDeltaSchema,
 } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
 import { AppError } from "../../runtime/errors/app-error.ts";
+import { backOffMs } from "../../runtime/wait/back-off.ts";
 import { estimateTokens, fitContext } from "../domain/conversation.ts";
 import type { StepError, ToolCall } from "../domain/entry.ts";
 import { isDeeperThan, maxJsonDepth } from "../domain/json.ts";
 import { type Action, maxModelFailures, tokensUsed } from "../domain/next-action.ts";
 import { type Model, ModelCallError, type ModelRequest } from "../models/model.ts";
-import { backoffMs, pause } from "./backoff.ts";
+import { pause, waits } from "./backoff.ts";
 import { DeltaBatcher } from "./delta-batcher.ts";
 import type { TurnStep } from "./session-journal.ts";
 import { traced } from "./traced.ts";
@@ -77,7 +78,7 @@ export async function runModelStep(context: TurnContext, action: Extract<Action,
     const { error, retryable } = answer;
     await journal.store([{ turn, entries: [{ type: "step.failed", stepId, attempt, error, retryable }] }]);
     const failures = turn.run.rounds.at(-1)?.failures ?? 0;
-    if (retryable && failures < maxModelFailures) await pause(backoffMs(failures), turn.signal);
+    if (retryable && failures < maxModelFailures) await pause(backOffMs(failures, waits), turn.signal);
     return;
   }
   const { text, toolCalls, inputTokens, outputTokens } = answer;

@@ -23,6 +23,7 @@ import { AppError } from "../../runtime/errors/app-error.ts";
 import type { Limits } from "../../runtime/identity/limits.ts";
 import { fromUuid, newId, toUuid } from "../../runtime/ids/id.ts";
 import { compileJsonSchema } from "../../runtime/json-schema/json-schema.ts";
+import { within } from "../../runtime/wait/within.ts";
 import type { CancelCause, EntryBody, RunAccepted } from "../domain/entry.ts";
 import type { JsonObject } from "../domain/json.ts";
 import { limitExceeded } from "../domain/limit.ts";
@@ -356,8 +357,10 @@ export class SessionActor {
     const steps = this.#cancelSteps(open, "deleted", command.requestId);
     if (steps.length > 0) await this.#journal.store(steps);
     this.#stopCancelled();
-    if (this.#running !== undefined && !(await settlesWithin(this.#running, deletionWaitMs))) {
-      throw new AppError("DEADLINE_EXCEEDED", "the turn that runs did not end in time");
+    if (this.#running !== undefined) {
+      await within(deletionWaitMs, this.#running, () => {
+        throw new AppError("DEADLINE_EXCEEDED", "the turn that runs did not end in time");
+      });
     }
     const reply = create(CommandReplySchema, { outcome: { case: "deleteSession", value: {} } });
     await this.#journal.store(
@@ -443,16 +446,4 @@ export class SessionActor {
 function principalOf(command: Command) {
   if (command.principal === undefined) throw new TypeError("a command without a principal");
   return command.principal;
-}
-
-async function settlesWithin(work: Promise<void>, timeoutMs: number): Promise<boolean> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<false>((resolve) => {
-    timer = setTimeout(() => resolve(false), timeoutMs);
-  });
-  try {
-    return await Promise.race([work.then(() => true as const), late]);
-  } finally {
-    clearTimeout(timer);
-  }
 }

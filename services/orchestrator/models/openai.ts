@@ -11,6 +11,7 @@
  */
 import OpenAI from "openai";
 import { boundary } from "../../runtime/failpoint/failpoint.ts";
+import { backOffMs } from "../../runtime/wait/back-off.ts";
 import { argumentsText, estimateMessages, estimateTokens, type Message, outcomeText } from "../domain/conversation.ts";
 import type { ToolCall } from "../domain/entry.ts";
 import type { JsonObject } from "../domain/json.ts";
@@ -43,7 +44,7 @@ type Parameters = OpenAI.Chat.Completions.ChatCompletionCreateParamsStreaming;
 
 const defaultTimeouts: OpenAiTimeouts = { firstChunkMs: 60_000, idleMs: 60_000, totalMs: 600_000 };
 const maxTries = 4;
-const retryMs = { first: 500, most: 8_000 } as const;
+const waits = { firstMs: 500, mostMs: 8_000 } as const;
 /** A server that asks for more is taken to be down. */
 const longestRetryAfterMs = 60_000;
 const maxToolCalls = 128;
@@ -152,7 +153,7 @@ async function open(
     } catch (error) {
       const failure = toFailure(error, watch);
       if (!failure.retryable || tries >= maxTries || watch.signal.aborted) throw failure;
-      const delayMs = Math.max(retryAfterMs(error) ?? 0, jittered(tries));
+      const delayMs = Math.max(retryAfterMs(error) ?? 0, backOffMs(tries, waits));
       if (delayMs > longestRetryAfterMs) throw failure;
       watch.rest();
       await wait(delayMs, watch.signal);
@@ -307,11 +308,6 @@ function retryAfterMs(error: unknown): number | undefined {
   if (Number.isFinite(seconds)) return Math.max(0, seconds * 1_000);
   const at = Date.parse(value);
   return Number.isNaN(at) ? undefined : Math.max(0, at - Date.now());
-}
-
-function jittered(tries: number): number {
-  const ceiling = Math.min(retryMs.first * 2 ** (tries - 1), retryMs.most);
-  return ceiling / 2 + (Math.random() * ceiling) / 2;
 }
 
 function pause(ms: number, signal: AbortSignal): Promise<void> {

@@ -7,7 +7,8 @@ import { reasonName, toAppError } from "../../runtime/errors/failure.ts";
 import { boundary } from "../../runtime/failpoint/failpoint.ts";
 import type { Logger } from "../../runtime/log/log.ts";
 import { onBehalfOf } from "../../runtime/rpc/request-context.ts";
-import { backoffMs, isPassing, pause } from "../app/backoff.ts";
+import { backOffMs } from "../../runtime/wait/back-off.ts";
+import { isPassing, pause, waits } from "../app/backoff.ts";
 import type { ToolCaller, ToolRunner } from "../app/ports.ts";
 import type { PinnedTool, Receipt, ToolOutcome } from "../domain/entry.ts";
 import { fromProtoTool, fromProtoValue, toStruct } from "../store/proto-values.ts";
@@ -122,7 +123,7 @@ async function untilAnswered(
       failures += 1;
       log.info({ err: error, runId: caller.runId, stepId }, "a tool's call is asked for again");
     }
-    await pause(backoffMs(failures), signal);
+    await pause(backOffMs(failures, waits), signal);
   }
 }
 

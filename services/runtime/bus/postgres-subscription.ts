@@ -3,6 +3,7 @@ import type { Meter, ObservableGauge, ObservableResult } from "@opentelemetry/ap
 import { sql } from "kysely";
 import type { Logger } from "../log/log.ts";
 import type { Database } from "../postgres/database.ts";
+import { backOffMs } from "../wait/back-off.ts";
 import type { ReceivedEvent, SubscribeOptions, Subscription } from "./event-bus.ts";
 
 // Invariants:
@@ -24,7 +25,7 @@ export interface SubscriptionDependencies {
 
 const maxEvents = 100;
 const maxBytes = 4 * 1024 * 1024;
-const maxBackOffMs = 30_000;
+const waits = { firstMs: 200, mostMs: 30_000 } as const;
 
 /** A member of a consumer group of the bus in PostgreSQL. */
 export class PostgresSubscription implements Subscription {
@@ -226,7 +227,7 @@ class Assignment {
         if (this.#lost.signal.aborted) return;
         failed += 1;
         log.warn({ err: error, partition: this.partition, failed }, "an event could not be handled; it comes again");
-        await this.#sleep(Math.min(100 * 2 ** Math.min(failed, 12), maxBackOffMs), "through");
+        await this.#sleep(backOffMs(failed, waits), "through");
       }
     }
   }

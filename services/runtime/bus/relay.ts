@@ -2,6 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { Meter } from "@opentelemetry/api";
 import { boundary } from "../failpoint/failpoint.ts";
 import type { Logger } from "../log/log.ts";
+import { backOffMs } from "../wait/back-off.ts";
 import type { BusEvent, EventBus } from "./event-bus.ts";
 
 // Invariants:
@@ -53,7 +54,7 @@ export interface Relay {
   stop(): Promise<void>;
 }
 
-const maxBackOffMs = 5_000;
+const waits = { firstMs: 200, mostMs: 5_000 } as const;
 /** How long what is new waits for company, in milliseconds: a look for each commit would cost more than the commits. */
 const gatherMs = 25;
 
@@ -111,8 +112,7 @@ export function startRelay(options: RelayOptions): Relay {
         failed += 1;
         failures?.add(1, { relay: name });
         log.warn({ err: error, relay: name, failed }, "the relay could not hand on a batch");
-        const backOffMs = Math.min(100 * 2 ** Math.min(failed, 10), maxBackOffMs);
-        await delay(backOffMs, undefined, { signal }).catch(() => undefined); // stopped
+        await delay(backOffMs(failed, waits), undefined, { signal }).catch(() => undefined); // stopped
       }
     }
   }

@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import type { AuthenticationService, WatchChangesResponse } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import type { Client } from "@connectrpc/connect";
 import type { Logger } from "../log/log.ts";
+import { backOffMs } from "../wait/back-off.ts";
 
 // Invariants:
 // 1. What a listener remembers may be relied on only while `isFresh()`. The
@@ -66,8 +67,7 @@ export interface ChangeFeedOptions {
 /** Heartbeats come every 250 ms; a stream that was silent for so long, or takes so long to begin, is given up. */
 const silenceMs = 2_000;
 const acknowledgeTimeoutMs = 1_000;
-const firstRetryMs = 50;
-const maxRetryMs = 1_000;
+const waits = { firstMs: 50, mostMs: 1_000 } as const;
 
 /** Watches the changes, and reconnects for as long as it is not stopped. */
 export function createChangeFeed(options: ChangeFeedOptions): ChangeFeed {
@@ -153,7 +153,7 @@ export function createChangeFeed(options: ChangeFeedOptions): ChangeFeed {
   const isFresh = (): boolean => now() < freshUntil;
 
   async function run(): Promise<void> {
-    let retryMs = firstRetryMs;
+    let failures = 0;
     while (!stopping.signal.aborted) {
       const startedAt = now();
       try {
@@ -163,8 +163,8 @@ export function createChangeFeed(options: ChangeFeedOptions): ChangeFeed {
         log.debug({ err: thrown }, "the stream of changes broke");
       }
       // A stream that lived for a while ended for a reason of its own, such as its deadline.
-      retryMs = now() - startedAt > silenceMs ? firstRetryMs : Math.min(retryMs * 2, maxRetryMs);
-      await pause(retryMs * (0.5 + Math.random() / 2), stopping.signal);
+      failures = now() - startedAt > silenceMs ? 1 : failures + 1;
+      await pause(backOffMs(failures, waits), stopping.signal);
     }
   }
 

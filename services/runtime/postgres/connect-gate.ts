@@ -1,4 +1,5 @@
 import { AppError } from "../errors/app-error.ts";
+import { backOffMs } from "../wait/back-off.ts";
 
 type State =
   | { readonly kind: "open" }
@@ -7,7 +8,7 @@ type State =
   /** One attempt is under way, and decides for all. */
   | { readonly kind: "probing"; readonly failures: number; readonly outcome: Promise<void> };
 
-const backOffMs = { first: 200, most: 2_000 } as const;
+const waits = { firstMs: 200, mostMs: 2_000 } as const;
 
 /**
  * Spaces out the attempts to connect to a server that may be down: the first
@@ -55,7 +56,7 @@ export class ConnectGate {
       }
       case "probing":
         // A second probe began while this one waited for the first: the server is flapping.
-        throw unavailable(backOffMs.most);
+        throw unavailable(waits.mostMs);
     }
   }
 
@@ -70,7 +71,7 @@ export class ConnectGate {
       this.#state = { kind: "open" };
       return result;
     } catch (error) {
-      const waitMs = Math.min(backOffMs.first * 2 ** failures, backOffMs.most) * (0.5 + this.#random() / 2);
+      const waitMs = backOffMs(failures + 1, waits, this.#random);
       this.#state = { kind: "closed", failures: Math.min(failures + 1, 10), untilMs: this.#now() + waitMs };
       throw error;
     }

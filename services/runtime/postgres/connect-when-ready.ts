@@ -1,7 +1,10 @@
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
 import type { Logger } from "../log/log.ts";
+import { backOffMs } from "../wait/back-off.ts";
 import { describeError, toDatabaseError } from "./database-error.ts";
+
+const waits = { firstMs: 200, mostMs: 2_000 } as const;
 
 export interface ConnectWhenReadyOptions {
   /** As for `openDatabase`. */
@@ -37,7 +40,7 @@ export async function connectWhenReady(options: ConnectWhenReadyOptions): Promis
       await client.connect();
       return client;
     } catch (error) {
-      const waitingMs = Math.min(100 * 2 ** attempt, 2_000);
+      const waitingMs = backOffMs(attempt, waits);
       if (performance.now() + waitingMs > deadline) throw toDatabaseError(error, false);
       log.warn({ ...describeError(error), name, attempt }, "waiting for postgres");
       await delay(waitingMs);

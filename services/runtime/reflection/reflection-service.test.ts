@@ -122,4 +122,4 @@ test("buf curl lists the services and calls a method by reflection alone", async
   expect((await curl("--list-services", `http://${address}`)).split("\n")).toContain("cadre.test.v1.InteropService");
   const called = await curl("--data", '{"callId":"from-buf"}', `http://${address}/cadre.test.v1.InteropService/Unary`);
   expect(JSON.parse(called)).toEqual({ requests: 1 });
-}, 30_000);
+});

@@ -1,4 +1,5 @@
 import { type KyselyPlugin, sql, type Transaction } from "kysely";
+import { untilAborted } from "../../wait/until-aborted.ts";
 import type { Fact } from "../topics.ts";
 import type { DecodedEvent } from "./handler.ts";
 
@@ -24,15 +25,8 @@ export async function runBounded<M extends Fact, Schema>(
   signal: AbortSignal,
 ): Promise<void> {
   signal.throwIfAborted();
-  const { promise, reject } = Promise.withResolvers<never>();
-  const abort = () => reject(signal.reason);
-  signal.addEventListener("abort", abort, { once: true });
-  try {
-    await Promise.race([handle(decoded, transaction.withPlugin(refusedAfter(signal)), signal), promise]);
-    signal.throwIfAborted();
-  } finally {
-    signal.removeEventListener("abort", abort);
-  }
+  await untilAborted(handle(decoded, transaction.withPlugin(refusedAfter(signal)), signal), signal);
+  signal.throwIfAborted();
 }
 
 /**
