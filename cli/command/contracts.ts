@@ -2,7 +2,7 @@ import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { jsonOf, type SubjectVersion, type VersionOrigin } from "@cadre/sdk";
 import type { Command } from "commander";
 import { type ConnectionFlags, connect, withConnection } from "../connection.ts";
-import { readSource, type SourceFlags, toContract } from "../contracts/contract-source.ts";
+import { readSource, type SourceFlags, setTimeoutMs, toContract } from "../contracts/contract-source.ts";
 import type { PushFlags } from "../contracts/run-push.ts";
 import { isSame, setToJson, tellDifferences } from "../contracts/tell-contracts.ts";
 import { exitCode } from "../exit-code.ts";
@@ -30,7 +30,8 @@ export function registerContracts(program: Command): void {
     .description("Says how .proto files differ from what is registered. Exit code 1 if they do.")
     .action(async (directory: string | undefined, flags: Flags & SourceFlags) => {
       const { files } = await readSource(directory, flags);
-      const compared = await (await connect(flags)).contracts.compare(files.map(toContract));
+      const cadre = await connect(flags, { timeoutMs: setTimeoutMs });
+      const compared = await cadre.contracts.compare(files.map(toContract));
       if (flags.json === true) printJson(setToJson(compared));
       else tellDifferences(compared.contracts, files);
       if (!compared.contracts.every(isSame)) process.exitCode = exitCode.failed;

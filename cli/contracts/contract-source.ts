@@ -18,6 +18,9 @@ export interface ContractSource {
   readonly files: readonly ContractFile[];
 }
 
+/** Hundreds of files are compiled by the registry in one call. */
+export const setTimeoutMs = 120_000;
+
 const usualDirectory = "proto";
 const usualImports = "third_party/proto";
 

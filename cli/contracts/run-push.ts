@@ -3,7 +3,7 @@ import { type ConnectionFlags, connect } from "../connection.ts";
 import { type ExitCode, exitCode } from "../exit-code.ts";
 import { CliError } from "../failure.ts";
 import { printJson, printLine, printNotice } from "../output.ts";
-import { readSource, type SourceFlags, toContract } from "./contract-source.ts";
+import { readSource, type SourceFlags, setTimeoutMs, toContract } from "./contract-source.ts";
 import { lintContracts } from "./lint-contracts.ts";
 import { isBroken, isSame, setToJson, tellDifferences } from "./tell-contracts.ts";
 
@@ -32,7 +32,7 @@ export async function runPush(directory: string | undefined, flags: PushFlags): 
   const problems = await lintContracts(source.directory, source.files);
   if (problems.length > 0) return refuseUnlinted(problems, json);
 
-  const { contracts: registry } = await connect(flags);
+  const { contracts: registry } = await connect(flags, { timeoutMs: setTimeoutMs });
   const contracts = source.files.map(toContract);
   tellStep("They are compared with what is registered.");
   const compared = await registry.compare(contracts);

@@ -1,6 +1,7 @@
+import { createHash } from "node:crypto";
+import type { BoundedMap } from "../../runtime/identity/bounded-map.ts";
 import { assertContractSet, type Contract, subjectsOf } from "../domain/contract-set.ts";
-import type { Reference } from "../domain/schema.ts";
-import type { RegistryView } from "../store/registry-store.ts";
+import type { RegistryView, VersionRow } from "../store/registry-store.ts";
 import type { RegistryDeps } from "./deps.ts";
 import { resolveSchema } from "./link-schema.ts";
 
@@ -12,6 +13,9 @@ export interface Unregistered {
   readonly different: readonly string[];
 }
 
+/** The digests of contracts that were compiled before: services ask again and again for the same ones. */
+export type KnownDigests = Pick<BoundedMap<string, Uint8Array>, "get" | "set">;
+
 /**
  * Finds which contracts no version of their subjects is. Any version will do:
  * while a new build is rolled out, the old one runs beside it. Of a contract
@@ -21,6 +25,7 @@ export interface Unregistered {
  */
 export async function findUnregistered(
   { store }: Pick<RegistryDeps, "store">,
+  known: KnownDigests,
   orgId: string,
   contracts: readonly Contract[],
 ): Promise<Unregistered> {
@@ -28,31 +33,40 @@ export async function findUnregistered(
   return store.read(orgId, async (view) => {
     const absent: string[] = [];
     const different: string[] = [];
-    const versions = new Map<string, number>();
+    /** What is registered, by the path that others import. */
+    const registered = new Map<string, VersionRow>();
     for (const contract of contracts) {
-      const references = contract.imports.flatMap((path) => {
-        const version = versions.get(path);
-        return version === undefined ? [] : [{ name: path, subject: path, version }];
-      });
-      const isLinked = references.length === contract.imports.length;
-      const schemaId = isLinked ? await findSchema(view, contract.schema, references) : undefined;
+      const imported = contract.imports.flatMap((path) => registered.get(path) ?? []);
+      const isLinked = imported.length === contract.imports.length;
+      const digest = isLinked ? await digestOf(view, known, contract, imported) : undefined;
+      const schemaId = digest && (await view.schemaIdOf(digest));
       for (const subject of subjectsOf(contract)) {
         const live = (await view.versions(subject)).filter(({ deleted }) => !deleted);
         const found = live.find((row) => row.schemaId === schemaId);
         if (live.length === 0) absent.push(subject);
         else if (found === undefined && isLinked) different.push(subject);
-        else if (found !== undefined && subject === contract.path) versions.set(subject, found.version);
+        else if (found !== undefined && subject === contract.path) registered.set(subject, found);
       }
     }
     return { absent, different };
   });
 }
 
-async function findSchema(
+/** @param imported what the contract imports, in its order; a schema's id is never given to another */
+async function digestOf(
   view: RegistryView,
-  schema: string,
-  references: readonly Reference[],
-): Promise<number | undefined> {
+  known: KnownDigests,
+  { schema, imports }: Contract,
+  imported: readonly VersionRow[],
+): Promise<Uint8Array> {
+  const named = imported.map(({ subject, version, schemaId }) => ({ subject, version, schemaId }));
+  const key = createHash("sha256")
+    .update(JSON.stringify([schema, imports, named]))
+    .digest("base64");
+  const before = known.get(key);
+  if (before !== undefined) return before;
+  const references = imported.map(({ subject, version }) => ({ name: subject, subject, version }));
   const resolved = await resolveSchema(view, { type: "PROTOBUF", schema, references, normalize: false });
-  return view.schemaIdOf(resolved.schema.digest);
+  known.set(key, resolved.schema.digest);
+  return resolved.schema.digest;
 }

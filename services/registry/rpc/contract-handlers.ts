@@ -1,6 +1,7 @@
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { ContractCheckService, ContractService, ContractState } from "@cadre/gen/cadre/registry/v1/contract_pb";
 import type { AuditSink } from "../../runtime/audit/audit-sink.ts";
+import { BoundedMap } from "../../runtime/identity/bounded-map.ts";
 import { type Implementation, implement } from "../../runtime/rpc/implementation.ts";
 import type { RegistryDeps } from "../app/deps.ts";
 import { findUnregistered } from "../app/find-unregistered.ts";
@@ -15,6 +16,8 @@ import { forceFor, orgOf, registrantOf } from "./caller.ts";
 import { fromFinding } from "./convert.ts";
 
 const defaultLimit = 1_000;
+/** Contracts that are not compiled anew each time a service asks for them; some builds of some tens of files. */
+const maxKnown = 1_000;
 
 const states: Readonly<Record<State, ContractState>> = {
   same: ContractState.SAME,
@@ -62,9 +65,10 @@ export function contractCheckHandlers(
   deps: Pick<RegistryDeps, "store">,
   operatorOrg: () => Promise<string>,
 ): Implementation<typeof ContractCheckService> {
+  const known = new BoundedMap<string, Uint8Array>(maxKnown);
   return implement(ContractCheckService, {
     async findUnregistered({ contracts }) {
-      const { absent, different } = await findUnregistered(deps, await operatorOrg(), contracts);
+      const { absent, different } = await findUnregistered(deps, known, await operatorOrg(), contracts);
       return { absent: [...absent], different: [...different] };
     },
   });

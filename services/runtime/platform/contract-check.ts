@@ -37,7 +37,8 @@ export interface ContractCheckOptions {
 
 /** What is registered stays so, but for an admin who deletes it. */
 const recheckMs = 60_000;
-const askTimeoutMs = 10_000;
+/** Comparing some thirty files takes a second, and on a machine that is overloaded many. */
+const askTimeoutMs = 60_000;
 /** They must be up before anything can be registered. */
 const exempt: ReadonlySet<ServiceName> = new Set(["registry", "credentials"]);
 const remedy = "register them with `cadre contracts push --own`";
