@@ -26,6 +26,7 @@ export {
 export {
   type Checkpoint,
   type ExportRunResponse,
+  type LedgerKey,
   type ReplayRunsResponse,
   type Run,
   RunState,

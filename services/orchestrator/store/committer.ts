@@ -139,7 +139,7 @@ interface Prepared {
 const maxBatchChanges = 512;
 const maxBatchBytes = 4 * 1024 * 1024;
 const maxQueuedBytes = 64 * 1024 * 1024;
-/** How long a batch may be under way before callers are told so: longer than a restart of PostgreSQL, in milliseconds. */
+/** How long a batch may be under way before callers are told, in milliseconds: longer than a restart of PostgreSQL. */
 const patienceMs = 5_000;
 const lookUpAgainMs = { first: 50, most: 2_000 } as const;
 const noUsage: UsageDelta = { inputTokens: 0, outputTokens: 0, modelCalls: 0, toolCalls: 0, durationMs: 0 };
