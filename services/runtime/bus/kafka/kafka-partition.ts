@@ -1,6 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { IHeaders, KafkaMessage } from "kafkajs";
 import type { Logger } from "../../log/log.ts";
+import { backOffMs } from "../../wait/back-off.ts";
 import type { ReceivedEvent, SubscribeOptions } from "../event-bus.ts";
 
 // Invariants:
@@ -25,9 +26,9 @@ const maxUncommitted = 500;
 const maxUncommittedMs = 1_000;
 /** A partition without events commits after this; at once would be a request for each few events. */
 const idleCommitMs = 100;
-const maxBackOffMs = 30_000;
+const waits = { firstMs: 200, mostMs: 30_000 } as const;
 /** Between two commits that fail. */
-const maxCommitBackOffMs = 10_000;
+const commitWaits = { firstMs: 200, mostMs: 10_000 } as const;
 
 /** One partition in this member's hands, from one rebalance to the next. */
 export class KafkaPartition {
@@ -109,9 +110,8 @@ export class KafkaPartition {
         failed += 1;
         log.warn({ err: error, partition, failed }, "an event could not be handled; it comes again");
         await this.#commit();
-        await delay(Math.min(100 * 2 ** Math.min(failed, 12), maxBackOffMs), undefined, {
-          signal: this.#finishing.signal,
-        }).catch(() => undefined); // finishing
+        const { signal } = this.#finishing;
+        await delay(backOffMs(failed, waits), undefined, { signal }).catch(() => undefined); // finishing
       }
     }
     await this.#commit();
@@ -157,7 +157,7 @@ export class KafkaPartition {
       const { log, partition } = this.#options;
       this.#failedCommits += 1;
       const failed = this.#failedCommits;
-      this.#nextCommitAtMs = performance.now() + Math.min(100 * 2 ** Math.min(failed, 10), maxCommitBackOffMs);
+      this.#nextCommitAtMs = performance.now() + backOffMs(failed, commitWaits);
       log.warn({ err: error, partition, failed }, "an offset could not be committed; its events may come again");
     }
     this.#committedAtMs = performance.now();

@@ -1,6 +1,7 @@
 import type { Kafka, Message, Producer, TopicMessages } from "kafkajs";
 import { AppError } from "../../errors/app-error.ts";
 import type { Logger } from "../../log/log.ts";
+import { within } from "../../wait/within.ts";
 import type { BusEvent } from "../event-bus.ts";
 import { partitionOf } from "../partition.ts";
 import { missingTopic, otherPartitions, toKafkaProblem } from "./kafka-problem.ts";
@@ -65,7 +66,7 @@ export class KafkaPublisher {
       for (const batch of batchesOf(events)) {
         const producer = await this.#connected();
         this.#sending = producer.sendBatch({ acks: -1, topicMessages: toTopicMessages(batch) });
-        await withinMs(maxSendMs, this.#sending);
+        await answered(maxSendMs, this.#sending);
       }
     } catch (error) {
       await this.#discard(); // P2
@@ -86,7 +87,7 @@ export class KafkaPublisher {
       retry: { retries: 3 },
     });
     this.#producer = producer;
-    await withinMs(maxSendMs, producer.connect());
+    await answered(maxSendMs, producer.connect());
     return producer;
   }
 
@@ -111,7 +112,7 @@ export class KafkaPublisher {
     this.#producer = undefined;
     const disconnect = async (): Promise<void> => {
       try {
-        await withinMs(5_000, producer.disconnect());
+        await answered(5_000, producer.disconnect());
       } catch (error) {
         this.#options.log.debug({ err: error }, "a producer did not disconnect");
       }
@@ -161,12 +162,8 @@ function toTopicMessages(events: readonly BusEvent[]): TopicMessages[] {
 }
 
 /** Rejects when it takes longer; what goes on is waited for by nobody. */
-async function withinMs<T>(ms: number, work: Promise<T>): Promise<T> {
-  const timeout = Promise.withResolvers<never>();
-  const timer = setTimeout(() => timeout.reject(new Error(`no answer within ${ms} ms`)), ms);
-  try {
-    return await Promise.race([work, timeout.promise]);
-  } finally {
-    clearTimeout(timer);
-  }
+function answered<T>(timeoutMs: number, work: Promise<T>): Promise<T> {
+  return within<T, never>(timeoutMs, work, () => {
+    throw new Error(`no answer within ${timeoutMs} ms`);
+  });
 }

@@ -1,6 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { type Consumer, type EachBatchPayload, type Kafka, type PartitionAssigner, PartitionAssigners } from "kafkajs";
 import type { Logger } from "../../log/log.ts";
+import { backOffMs } from "../../wait/back-off.ts";
 import type { SubscribeOptions, Subscription } from "../event-bus.ts";
 import { KafkaPartition } from "./kafka-partition.ts";
 import { type KafkaProblem, toKafkaProblem } from "./kafka-problem.ts";
@@ -31,7 +32,7 @@ const maxFetchWaitMs = 200;
 /** How long Kafka waits for members to end what they have begun. */
 const rebalanceTimeoutMs = 60_000;
 const disconnectTimeoutMs = 10_000;
-const maxBackOffMs = 5_000;
+const waits = { firstMs: 200, mostMs: 5_000 } as const;
 
 /** A member of a consumer group of Kafka. */
 export class KafkaSubscription implements Subscription {
@@ -75,8 +76,7 @@ export class KafkaSubscription implements Subscription {
         this.#problem = toKafkaProblem(error);
         const { remedy } = this.#problem;
         log.warn({ err: this.#problem, remedy, failed: this.#failed }, "a consumer ended; another one is made");
-        const backOffMs = Math.min(100 * 2 ** Math.min(this.#failed, 10), maxBackOffMs);
-        await delay(backOffMs, undefined, { signal }).catch(() => undefined); // stopping
+        await delay(backOffMs(this.#failed, waits), undefined, { signal }).catch(() => undefined); // stopping
       }
     }
   }
