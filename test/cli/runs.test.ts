@@ -232,6 +232,7 @@ test.each([
   [2, ["runs", "replay"], "--all-open"],
   [1, ["runs", "get", `run_${"0".repeat(26)}`], "List the runs"],
   [1, ["runs", "start", "--agent", "nosuch"], "List the agents"],
+  [78, ["runs", "start", "-f", "sum.yaml", "--via", "bus"], "leave --via bus out"],
 ] as const)("exit code %i: cadre %j names the remedy", async (code, args, part) => {
   const ended = await cadre(...args);
   expect(ended).toMatchObject({ code, stderr: expect.stringContaining(part) });

@@ -59,7 +59,7 @@ export const agentTools: Topic<ToolCalled> = {
 export const agentRunsRequested: Topic<RunRequested> = {
   name: "agent.runs.requested.v1",
   message: RunRequestedSchema,
-  partitions: 12,
+  partitions: 6,
   objectId: (event) => event.metadata?.requestId ?? "",
 };
 
