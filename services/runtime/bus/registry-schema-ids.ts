@@ -67,9 +67,8 @@ export function createRegistrySchemaIds(access: RegistryAccess): SchemaIds {
   }
 
   async function load(id: number): Promise<DescFile | undefined> {
-    const found = await ask(access, "GET", `/schemas/ids/${id}?format=serialized`);
-    if (found === undefined) return undefined;
-    const registered = found as RegisteredSchema;
+    const registered = await askSerialized(access, `/schemas/ids/${id}`);
+    if (registered === undefined) return undefined;
     const file = decodeFile(registered.schema);
     const sorted: FileDescriptorProto[] = [];
     await loadImports(registered.references ?? [], sorted, new Set());
@@ -87,8 +86,8 @@ export function createRegistrySchemaIds(access: RegistryAccess): SchemaIds {
       if (seen.has(name)) continue;
       seen.add(name);
       if (seen.size > maxImports) throw unavailable(`a schema imports more than ${maxImports} files`);
-      const path = `/subjects/${encodeURIComponent(subject)}/versions/${version}?format=serialized&deleted=true`;
-      const found = (await ask(access, "GET", path)) as RegisteredSchema | undefined;
+      const path = `/subjects/${encodeURIComponent(subject)}/versions/${version}?deleted=true`;
+      const found = await askSerialized(access, path);
       if (found === undefined) throw unavailable(`version ${version} of ${subject} is referred to and not there`);
       await loadImports(found.references ?? [], sorted, seen);
       const file = decodeFile(found.schema);
@@ -128,6 +127,26 @@ function decodeFile(base64: string): FileDescriptorProto {
   } catch (cause) {
     throw unavailable("a schema comes in another form than the descriptor that was asked for", cause);
   }
+}
+
+/**
+ * The schema at a path as a descriptor in base64; `undefined` for 404. Apicurio
+ * takes every schema for text: asked for the descriptor of one that was
+ * registered as a descriptor it answers 500, and gives it to who does not ask.
+ */
+async function askSerialized(access: RegistryAccess, path: string): Promise<RegisteredSchema | undefined> {
+  const serialized = `${path}${path.includes("?") ? "&" : "?"}format=serialized`;
+  try {
+    return (await ask(access, "GET", serialized)) as RegisteredSchema | undefined;
+  } catch (refused) {
+    const asItIs = (await ask(access, "GET", path)) as RegisteredSchema | undefined;
+    if (asItIs === undefined || isBase64(asItIs.schema)) return asItIs;
+    throw refused;
+  }
+}
+
+function isBase64(text: string): boolean {
+  return /^[A-Za-z0-9+/]+=*$/.test(text);
 }
 
 /** The JSON that a path answers; `undefined` for 404. */

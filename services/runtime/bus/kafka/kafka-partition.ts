@@ -26,8 +26,9 @@ const maxUncommitted = 500;
 const maxUncommittedMs = 1_000;
 /** A partition without events commits after this; at once would be a request for each few events. */
 const idleCommitMs = 100;
-const waits = { firstMs: 200, mostMs: 30_000 } as const;
-/** Between two commits that fail. */
+/** Until an event whose handler failed comes again. */
+const handlerWaits = { firstMs: 200, mostMs: 30_000 } as const;
+/** Until a commit that failed is tried again. */
 const commitWaits = { firstMs: 200, mostMs: 10_000 } as const;
 
 /** One partition in this member's hands, from one rebalance to the next. */
@@ -110,8 +111,9 @@ export class KafkaPartition {
         failed += 1;
         log.warn({ err: error, partition, failed }, "an event could not be handled; it comes again");
         await this.#commit();
-        const { signal } = this.#finishing;
-        await delay(backOffMs(failed, waits), undefined, { signal }).catch(() => undefined); // finishing
+        await delay(backOffMs(failed, handlerWaits), undefined, {
+          signal: this.#finishing.signal,
+        }).catch(() => undefined); // finishing
       }
     }
     await this.#commit();

@@ -32,6 +32,7 @@ const maxFetchWaitMs = 200;
 /** How long Kafka waits for members to end what they have begun. */
 const rebalanceTimeoutMs = 60_000;
 const disconnectTimeoutMs = 10_000;
+/** Until another consumer is made. */
 const waits = { firstMs: 200, mostMs: 5_000 } as const;
 
 /** A member of a consumer group of Kafka. */
