@@ -1,6 +1,8 @@
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import { exitCode } from "../exit-code.ts";
+import { CliError } from "../failure.ts";
 
 /** A `.proto` file of a workspace. */
 export interface WorkspaceFile {
@@ -17,7 +19,7 @@ export const workspaceModule = { own: "own", foreign: "foreign" } as const;
  * Writes files into a directory of their own in which buf finds them, and
  * removes it after `work`.
  *
- * @param files with paths that were checked: they are written where they say
+ * @throws CliError for a path that leads out of it
  */
 export async function inProtoWorkspace<T>(
   files: readonly WorkspaceFile[],
@@ -26,6 +28,7 @@ export async function inProtoWorkspace<T>(
   const directory = await mkdtemp(join(tmpdir(), "cadre-contracts-"));
   try {
     for (const { path, text, isForeign } of files) {
+      if (!staysInside(path)) throw new CliError(exitCode.failed, `${path} is no path that can be imported`);
       const file = join(directory, isForeign ? workspaceModule.foreign : workspaceModule.own, path);
       await mkdir(dirname(file), { recursive: true });
       await writeFile(file, text);
@@ -41,4 +44,9 @@ export async function inProtoWorkspace<T>(
   } finally {
     await rm(directory, { recursive: true, force: true });
   }
+}
+
+/** Contracts are written by others: a path must not name a file elsewhere. */
+function staysInside(path: string): boolean {
+  return !path.includes("\\") && path.split("/").every((segment) => !["", ".", ".."].includes(segment));
 }

@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { create, type DescMessage, type MessageInitShape, toJson } from "@bufbuild/protobuf";
@@ -7,6 +7,9 @@ import { ContractState, createCadre } from "@cadre/sdk";
 import { ProtobufDeserializer, SchemaRegistryClient, SerdeType } from "@confluentinc/schemaregistry";
 import pino from "pino";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
+import { lintContracts } from "../../cli/contracts/lint-contracts.ts";
+import { readContracts } from "../../cli/contracts/read-contracts.ts";
+import { generateSdk } from "../../cli/sdk/generate-sdk.ts";
 import { openPostgresEventBus } from "../../services/runtime/bus/postgres-event-bus.ts";
 import { createRegistrySchemaIds } from "../../services/runtime/bus/registry-schema-ids.ts";
 import { decodeMessage, decodeWire, encodeWire, messageAt } from "../../services/runtime/bus/wire-codec.ts";
@@ -143,14 +146,21 @@ test("a breaking change registers nothing; forced by an admin, with a reason, it
   ]);
   const refused = await contracts(["push", proto]);
   expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining("Nothing was registered")]);
-  expect((await contracts(["get", "t/v1/more.proto"])).code).toBe(1);
-
   const cadre = createCadre({ baseUrl: server.url, apiKey: server.adminKey });
+  const isAbsent = () =>
+    expect(cadre.contracts.history("t/v1/more.proto")).rejects.toMatchObject({ reason: "SUBJECT_NOT_FOUND" });
+  await isAbsent();
   const developer = await cadre.keys.issue({ name: "dev", scopes: ["registry.*"], role: "developer" });
   const force = ["push", proto, "--force", "--reason", "nobody has the first one yet"];
   expect((await contracts(["push", proto, "--force"])).code).toBe(2);
   expect((await contracts(force, developer.secret)).code).toBe(77);
-  expect((await contracts(["get", "t/v1/more.proto"])).code).toBe(1);
+  const byRest = await fetch(`${server.url}/v1/contracts/force`, {
+    method: "POST",
+    headers: { authorization: `Bearer ${developer.secret}`, "content-type": "application/json" },
+    body: JSON.stringify({ contracts: [{ path: "x.proto", schema: 'syntax = "proto3";' }], reason: "mine" }),
+  });
+  expect(byRest.status).toBe(403);
+  await isAbsent();
   const forced = await contracts([...force, "--json"]);
   const { registered, digest } = JSON.parse(forced.stdout) as { registered: unknown[]; digest: string };
   expect([forced.code, registered.length]).toEqual([0, 3]);
@@ -296,6 +306,24 @@ test("consumers with the old and with the new contract read what either wrote, b
     expect(await confluent.deserialize("both", Buffer.from(frame))).toMatchObject({ $typeName: "both.v1.Order" });
   }
   expect(read).toEqual([{ id: "o1", note: "n" }, { id: "o1" }, { id: "o2" }, { id: "o2", cents: "7" }]);
+});
+
+test("a contract whose imports lead out of a directory is written nowhere", async () => {
+  const cadre = createCadre({ baseUrl: server.url, apiKey: server.adminKey });
+  const name = "../../escaped.proto";
+  await cadre.schemas.register(name, { schema: 'syntax = "proto3"; package out.v1; message Escaped {}' });
+  await cadre.schemas.register("out/v1/user.proto", {
+    schema: `syntax = "proto3"; package out.v1; import "${name}"; message User { Escaped escaped = 1; }`,
+    references: [{ name, subject: name, version: 1 }],
+  });
+  const generated = generateSdk(cadre, ["out/v1/user.proto"], join(home, "out-sdk"));
+  await expect(generated).rejects.toThrow(`${name} is no path that a file can be written to`);
+
+  write("out/a/b/proto/out/v1/user.proto", `syntax = "proto3"; package out.v1; import "${name}"; message User {}`);
+  write("out/a/escaped.proto", 'syntax = "proto3"; package out.v1;');
+  const source = await readContracts(join(home, "out/a/b/proto"), []);
+  await expect(lintContracts(join(home, "out/a/b/proto"), source)).rejects.toThrow(`${name} is no path`);
+  expect(existsSync(join(tmpdir(), "escaped.proto"))).toBe(false);
 });
 
 test("the SDK of a user's contract compiles, and calls a server of that contract", async () => {

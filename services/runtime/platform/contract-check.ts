@@ -2,7 +2,7 @@ import { type DescFile, type MessageInitShape, toBinary } from "@bufbuild/protob
 import { FileDescriptorProtoSchema } from "@bufbuild/protobuf/wkt";
 import { ServingState } from "@cadre/gen/cadre/gateway/v1/health_pb";
 import type { ContractCheckService, ContractSchema } from "@cadre/gen/cadre/registry/v1/contract_pb";
-import type { Client } from "@connectrpc/connect";
+import { type Client, ConnectError } from "@connectrpc/connect";
 import { subjectOf, type Topic } from "../bus/topics.ts";
 import type { Logger } from "../log/log.ts";
 import type { ServiceName } from "../mesh/mesh.ts";
@@ -54,6 +54,8 @@ export function createContractCheck(options: ContractCheckOptions): ContractChec
   const { mode, log, registryOf, firstMs = 1_000, againMs = 5_000 } = options;
   const watched = new Map<ServiceName, readonly OwnContract[]>();
   let unregistered: { readonly absent: readonly string[]; readonly different: readonly string[] } | undefined;
+  /** Why there is no answer yet. */
+  let doubt = "the registry has not been asked yet";
   let timer: NodeJS.Timeout | undefined;
   let isStopped = false;
   let told = "";
@@ -74,6 +76,7 @@ export function createContractCheck(options: ContractCheckOptions): ContractChec
       unregistered = { absent, different };
     } catch (error) {
       log.debug({ err: error }, "the registry could not be asked whether the contracts are registered");
+      doubt = `the registry could not be asked: ${ConnectError.from(error).rawMessage}`;
       return schedule(againMs);
     }
     const { absent, different } = unregistered;
@@ -86,7 +89,7 @@ export function createContractCheck(options: ContractCheckOptions): ContractChec
 
   function stateOf(service: ServiceName): { readonly state: ServingState; readonly detail: string } {
     if (unregistered === undefined) {
-      return { state: ServingState.NOT_SERVING, detail: "the registry has not said yet whether they are registered" };
+      return { state: ServingState.NOT_SERVING, detail: doubt };
     }
     const own = new Set(watched.get(service)?.flatMap(({ path, subjects }) => [path, ...subjects]));
     const absent = unregistered.absent.filter((subject) => own.has(subject));
