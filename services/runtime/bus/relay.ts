@@ -56,7 +56,7 @@ export interface Relay {
 
 const waits = { firstMs: 200, mostMs: 5_000 } as const;
 /** How long what is new waits for company, in milliseconds: a look for each commit would cost more than the commits. */
-const gatherMs = 25;
+const gatherMs = 100;
 
 /** Starts a relay. One log has one relay at a time; the source sees to that. */
 export function startRelay(options: RelayOptions): Relay {
