@@ -27,8 +27,8 @@ const log = pino({ level: "silent" });
 const startRun = "cadre.orchestrator.v1.RunService/StartRun";
 const executeTool = "cadre.tools.v1.ToolExecutionService/ExecuteToolUnary";
 const graph = fromJson(GraphSchema, {
-  name: "sum",
-  steps: [{ name: "sum", tool: { tool: "calculator", arguments: { expression: "6 * 7" } } }],
+  name: "say",
+  steps: [{ name: "say", tool: { tool: "echo", arguments: { text: "hello" } } }],
 });
 
 test("a run is one trace over RPC or bus, journal, steps, tools, facts and their handlers", async () => {
@@ -75,7 +75,7 @@ test("a run is one trace over RPC or bus, journal, steps, tools, facts and their
     const toolOf = () =>
       inTrace().find(({ name, attributes }) => name === executeTool && attributes["cadre.host"] === "tools");
     await collector.until(() => stepOf() !== undefined && toolOf() !== undefined, 30_000);
-    expect(stepOf()?.attributes).toMatchObject({ "cadre.run_id": runId, "cadre.step": "sum" });
+    expect(stepOf()?.attributes).toMatchObject({ "cadre.run_id": runId, "cadre.step": "say" });
     const ids = new Map(inTrace().map((span) => [span.spanId, span]));
     const above: string[] = [];
     for (let span = toolOf(); span !== undefined; span = ids.get(span.parentSpanId)) above.push(span.spanId);
