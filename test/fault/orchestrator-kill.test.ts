@@ -105,17 +105,15 @@ test.each([
   ["its tools run", (event: SessionEvent) => event.body.case === "toolStarted"],
   ["one of its tools has ended", (event: SessionEvent) => event.body.case === "toolEnded"],
 ])("killed while %s, the turn goes on at its first unfinished step in the next process", async (_when, isReached) => {
-  const first = await launch();
+  // Nothing goes on in time if that lease is waited for.
+  const first = await launch({ LEASE_MS: "120000" });
   reader = await startTestOrchestrator({ databaseUrl: database.url, takesShards: false }, principal);
   const sessionId = await newSession(reader.sessions);
   expect(await send(first, sessionId, script)).toBe(true);
   await until(sessionId, isReached);
   await kill(first);
-  const startedMs = performance.now();
   await launch({ PREVIOUS_ARE_DEAD: "true" });
   const events = await readEvents(reader.sessions, sessionId, 0n, endsTurn());
-  // No lease was waited for.
-  expect(performance.now() - startedMs).toBeLessThan(8_000);
   assertGapless(events);
   expect(events.at(-1)?.body.value).toMatchObject({ state: TurnState.SUCCEEDED, answer: "seven eight nine ten" });
   expect(shownText(events)).toBe("one two three four five sixseven eight nine ten");
@@ -144,7 +142,7 @@ async function liveWriters(): Promise<number> {
   return rows.length;
 }
 
-test("with the default lease, another process goes on within 10 seconds of a kill", { timeout: 60_000 }, async () => {
+test("with the default lease, another process goes on within 10 seconds of a kill", { timeout: 300_000 }, async () => {
   const [first] = await Promise.all([launch({ LEASE_MS: "5000" }), launch({ LEASE_MS: "5000" })]);
   reader = await startTestOrchestrator({ databaseUrl: database.url, takesShards: false }, principal);
   const sessionId = await newSession(reader.sessions);
@@ -162,7 +160,7 @@ test("with the default lease, another process goes on within 10 seconds of a kil
 });
 
 test("a process that was stopped and woken writes nothing of what another took over, and takes part again", {
-  timeout: 90_000,
+  timeout: 300_000,
 }, async () => {
   const [first] = await Promise.all([launch({ LEASE_MS: "1500" }), launch({ LEASE_MS: "1500" })]);
   reader = await startTestOrchestrator({ databaseUrl: database.url, takesShards: false }, principal);
@@ -173,10 +171,10 @@ test("a process that was stopped and woken writes nothing of what another took o
     await until(sessionId, (event) => event.body.case === (round % 2 === 0 ? "textDelta" : "toolStarted"));
     const owner = await ownerOf(sessionId);
     owner.kill("SIGSTOP");
-    const before = await readEvents(reader.sessions, sessionId, 0n, endsTurn(), 20_000);
+    const before = await readEvents(reader.sessions, sessionId, 0n, endsTurn(), 60_000);
     owner.kill("SIGCONT");
     // It is back when it has a writer again, after it learned that the old one is fenced.
-    await expect.poll(liveWriters, { timeout: 10_000 }).toBe(2);
+    await expect.poll(liveWriters).toBe(2);
     const after = await readEvents(reader.sessions, sessionId, 0n, (event) => event.seq === before.at(-1)?.seq);
     expect(after).toEqual(before);
     const { session } = await reader.sessions.getSession({ sessionId });
@@ -190,7 +188,7 @@ test("a process that was stopped and woken writes nothing of what another took o
           return rows.length;
         },
         // Busy shards are given up after 30 seconds.
-        { timeout: 60_000 },
+        { timeout: 300_000 },
       )
       .toBe(2);
   }
@@ -207,7 +205,7 @@ async function rampage(settings: Record<string, string>, turns: number, kills: n
   const sessionIds = await Promise.all(Array.from({ length: turns }, () => newSession(reader.sessions)));
   const sending = Promise.all(
     sessionIds.map(async (sessionId, index) => {
-      await delay(index * 350);
+      await delay(index * 200);
       for (let tries = 0; tries < 40; tries += 1) {
         if (await send(tries % 2 === 0 ? young : old, sessionId, script)) return;
         await delay(100);
@@ -229,7 +227,7 @@ async function rampage(settings: Record<string, string>, turns: number, kills: n
 }
 
 test("8 kills under 50 turns in two processes lose nothing, double nothing, and leave no gap", {
-  timeout: 120_000,
+  timeout: 300_000,
 }, async () => {
   const { histories, lines } = await rampage({ LEASE_MS: "1000" }, 50, 8);
   for (const events of histories) {
@@ -242,7 +240,7 @@ test("8 kills under 50 turns in two processes lose nothing, double nothing, and 
   expect(new Set(lines).size).toBe(100);
 });
 
-test("control: with a tool that ignores the key, the same kills double effects", { timeout: 120_000 }, async () => {
+test("control: with a tool that ignores the key, the same kills double effects", { timeout: 300_000 }, async () => {
   const { lines } = await rampage({ LEASE_MS: "1000", WITNESS_IGNORES_KEYS: "true" }, 50, 8);
   expect(lines.length).toBeGreaterThan(100);
 });

@@ -11,11 +11,14 @@ import { runWorkload } from "../support/run-workload.ts";
 const directory = mkdtempSync(join(tmpdir(), "cadre damage "));
 afterAll(() => rmSync(directory, { recursive: true }));
 
+/** Long enough to be all open at one time. */
+const workload = runWorkload({ stepMs: 1_200 });
+
 test("a stored run that was damaged is found out and not executed; the others go on", {
-  timeout: 240_000,
+  timeout: 480_000,
 }, async () => {
   const { found, executed, verdict } = await damage({
-    workload: runWorkload({ stepMs: 2_500 }),
+    workload,
     counts: { byte: 10, moved: 4, tail: 2, "old-row": 2 },
     sound: 4,
     entries: 6,
@@ -26,11 +29,11 @@ test("a stored run that was damaged is found out and not executed; the others go
   expect(verdict.problems).toEqual([]);
 });
 
-test("control: when nobody looks at the hashes, changed bytes go unnoticed", { timeout: 240_000 }, async () => {
+test("control: when nobody looks at the hashes, changed bytes go unnoticed", { timeout: 480_000 }, async () => {
   const log = join(directory, "mutations");
   const edits = mutations["no look at the hashes"];
   const { found } = await damage({
-    workload: runWorkload({ stepMs: 2_500 }),
+    workload,
     counts: { byte: 16, moved: 0, tail: 0, "old-row": 0 },
     sound: 1,
     entries: 6,

@@ -19,7 +19,7 @@ test.each([
   ["mesh", 4, 8],
 ] as const)(
   "%s: %d kills at random moments lose nothing and double nothing",
-  { timeout: 240_000 },
+  { timeout: 480_000 },
   async (...given) => {
     const [topology, count, runs] = given;
     const verdict = await kills({ topology, workload, kills: count, runs });
@@ -30,7 +30,7 @@ test.each([
 );
 
 test("control: when each attempt has a key of its own, the same kills double effects", {
-  timeout: 180_000,
+  timeout: 480_000,
 }, async () => {
   const log = join(directory, "mutations");
   const edits = mutations["a key for each attempt"];

@@ -48,7 +48,8 @@ export async function kills(options: KillsOptions): Promise<Verdict> {
       startUpTo(Math.ceil(((killed + 1) / options.kills) * options.runs));
       const seen = world.ledger.records().length;
       const hitsWorker = random.between(1, 10) <= workerKillsInTen;
-      const isQuiet = killed % quietEvery === quietEvery - 1 || killed === options.kills - 1;
+      const isLast = killed === options.kills - 1;
+      const isQuiet = isLast || killed % quietEvery === quietEvery - 1;
       const workMs = random.between(gapMs.least, gapMs.most);
       if (topology === "mesh") {
         // What works is known by its traces only: the mesh starts what was killed when it likes.
@@ -63,7 +64,8 @@ export async function kills(options: KillsOptions): Promise<Verdict> {
         world.note(`orchestrator ${victim}`, { isQuiet });
         process.kill(victim, "SIGKILL");
       }
-      if (isQuiet) await delay(quietMs);
+      // After the last one nothing more is done than to wait for the runs' ends.
+      if (isQuiet && !isLast) await delay(quietMs);
     }
     await Promise.all(starting);
     const verdict = await world.judge(workload, { floor: options.runs });

@@ -41,7 +41,7 @@ export interface StartCadreOptions {
   readonly dataDirectory?: string;
 }
 
-const startTimeoutMs = 60_000;
+const startTimeoutMs = 180_000;
 
 /** Starts Cadre on free ports and a data directory of its own, and waits until it serves. */
 export async function startCadre(options: StartCadreOptions = {}): Promise<RunningCadre> {

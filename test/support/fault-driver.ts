@@ -78,7 +78,7 @@ export function witnessDirectory(name: string): { readonly path: string; remove(
 export async function reach(
   what: string,
   isReached: () => boolean | Promise<boolean>,
-  { timeoutMs = 60_000, everyMs = 20 }: { readonly timeoutMs?: number; readonly everyMs?: number } = {},
+  { timeoutMs = 120_000, everyMs = 20 }: { readonly timeoutMs?: number; readonly everyMs?: number } = {},
 ): Promise<void> {
   const deadline = performance.now() + timeoutMs;
   while (!(await isReached())) {
