@@ -44,6 +44,9 @@ export interface Attempt {
 /** What a step does in one attempt. */
 export type AttemptTask = Exclude<CompiledItemTask, { kind: "child-run" }>;
 
+/** How the context of a trace ends that nobody records: no span is made for it, which is most of what one costs. */
+const unsampled = "-00";
+
 class Flight implements Attempt {
   readonly place: StepPlace;
   readonly stepId: string;
@@ -147,13 +150,15 @@ export class StepAttempts {
     work: () => Promise<readonly EntryBody[]>,
   ): Promise<readonly EntryBody[]> {
     const { run, services } = this.#host;
+    const { traceparent } = run.accepted;
+    if (traceparent.endsWith(unsampled)) return work();
     const attributes = {
       "cadre.run_id": run.runId,
       "cadre.step_id": stepId,
       "cadre.step": placeKey(place),
       "cadre.attempt": (run.at(place)?.failures ?? 0) + 1,
     };
-    return tracedFrom(services.tracer, run.accepted.traceparent, `cadre.step.${kind}`, attributes, async () => {
+    return tracedFrom(services.tracer, traceparent, `cadre.step.${kind}`, attributes, async () => {
       const bodies = await work();
       const failure = bodies.find((body) => body.type === "graph.step.failed");
       if (failure !== undefined) {
