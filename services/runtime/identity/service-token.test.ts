@@ -103,6 +103,17 @@ test("a token is renewed a minute before its end, and ends after five", async ()
   expect(await refusalOf(() => verifier.verify(token))).toBe("UNAVAILABLE EXPIRED");
 });
 
+test("a token of a clock that was fast is not used any more once that is right", async () => {
+  const authority = createLocalAuthority();
+  let now = Date.now() + 3_600_000;
+  const signer = createServiceTokenSigner(authority.identity("gateway"), "tools", () => now);
+  const verifier = createServiceTokenVerifier("tools", authority);
+  const user = principal();
+  expect(await refusalOf(async () => verifier.verify(await signer.token(user)))).toBe("UNAVAILABLE NOT_YET_VALID");
+  now = Date.now();
+  expect(await refusalOf(async () => verifier.verify(await signer.token(user)))).toBe("allowed");
+});
+
 describe("a token that is not what it seems", () => {
   const authority = createLocalAuthority();
   const gateway = authority.identity("gateway");

@@ -44,7 +44,7 @@ export interface ServiceTokenSigner {
 interface SignedToken {
   readonly text: string;
   readonly key: SigningKey;
-  readonly renewAtMs: number;
+  readonly issuedAtMs: number;
 }
 
 /**
@@ -62,8 +62,12 @@ export function createServiceTokenSigner(
   // its token; one read back from a store is found by its bytes.
   const byObject = new WeakMap<object, SignedToken>();
   const byBytes = new BoundedMap<string, SignedToken>(maxCached);
-  const isUsable = (token: SignedToken | undefined): token is SignedToken =>
-    token !== undefined && token.renewAtMs > now() && token.key === identity.current();
+  const isUsable = (token: SignedToken | undefined): token is SignedToken => {
+    if (token === undefined || token.key !== identity.current()) return false;
+    // One of before the clock was set back would be refused until the clock is there again.
+    const ageMs = now() - token.issuedAtMs;
+    return ageMs >= 0 && ageMs < lifetimeMs - renewBeforeMs;
+  };
 
   async function sign(claim: string): Promise<SignedToken> {
     const key = identity.current();
@@ -76,7 +80,7 @@ export function createServiceTokenSigner(
       .setJti(randomUUID())
       .setIssuedAt(Math.floor(issuedAtMs / 1_000))
       .setExpirationTime(Math.floor((issuedAtMs + lifetimeMs) / 1_000));
-    return { text: await jwt.sign(key.privateKey), key, renewAtMs: issuedAtMs + lifetimeMs - renewBeforeMs };
+    return { text: await jwt.sign(key.privateKey), key, issuedAtMs };
   }
 
   return {
