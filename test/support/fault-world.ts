@@ -29,6 +29,8 @@ export interface FaultWorld {
   restartServer(): Promise<void>;
   /** Kills a worker with SIGKILL and starts another one; resolves when it is dead. */
   killWorker(which: number, more?: Pick<Fault, "isQuiet">): Promise<void>;
+  /** Why callers got no run, with how often. */
+  refusals(): Readonly<Record<string, number>>;
   /** Reads what became of all runs that were asked for, waiting for their end, and judges. */
   judge(workload: Workload, options: JudgeOptions): Promise<Verdict>;
   /** Stops everything; keeps the witnesses if `keep` says so. */
@@ -46,12 +48,14 @@ export interface JudgeOptions {
 
 export interface FaultWorldOptions extends StartCadreOptions {
   readonly name: string;
+  /** Starts the server in another way than `startCadre` with these options would. */
+  readonly launch?: () => Promise<RunningCadre>;
   /** Default 2. */
   readonly workers?: number;
 }
 
 /** So many times a run is asked for before the server counts as gone for good. */
-const maxTries = 400;
+const maxTries = 1_200;
 const retryMs = 100;
 const maxRestarts = 3;
 
@@ -63,7 +67,7 @@ export async function startFaultWorld(options: FaultWorldOptions): Promise<Fault
   opened.defer(() => ledger.stop());
   const client = openClientLog(directory.path);
   const faults: Fault[] = [];
-  let server = await startCadre(options);
+  let server = await (options.launch?.() ?? startCadre(options));
   opened.defer(() => server.dispose());
   const connect = (retry = {}) => createCadre({ baseUrl: server.url, apiKey: server.adminKey, ...retry });
   const cadre = connect();
@@ -151,6 +155,14 @@ export async function startFaultWorld(options: FaultWorldOptions): Promise<Fault
       const started = startWorker(which);
       started.catch(() => undefined); // thrown at the end
       starting.push(started);
+    },
+    refusals() {
+      const counts: Record<string, number> = {};
+      for (const { reason } of client.records()) {
+        const name = reason?.split(":")[0];
+        if (name !== undefined) counts[name] = (counts[name] ?? 0) + 1;
+      }
+      return counts;
     },
     async judge(workload, { floor, healMs = 60_000, expected, only = () => true }) {
       const records = client.records().filter(({ run }) => only(run));
