@@ -16,7 +16,7 @@ export interface PackageContent {
 /** What a package says of itself in its `package.json`, so that it is known again. */
 export const packageMark = "cadreContracts";
 
-/** The hand-held files of a client package, by their names; the code is in `src`. */
+/** The files of a client package that stand around the generated code in `src`, by their names. */
 export function packageFiles(content: PackageContent): ReadonlyMap<string, string> {
   assertDistinct(content.rootFiles);
   return new Map([
@@ -87,10 +87,15 @@ function importServices(file: string, services: DescFile["services"], keyword: s
 
 function toReadme({ name, roots, rootFiles, isValidated }: PackageContent): string {
   const [service] = servicesOf(rootFiles);
-  const [message] = rootFiles.flatMap(({ messages }) => messages.map((one) => one.name));
+  const [message = "Some"] = rootFiles.flatMap(({ messages }) => messages.map((one) => one.name));
   const example =
     service === undefined
-      ? [`import { create, toBinary } from "@bufbuild/protobuf";`, `import { ${message ?? ""}Schema } from "${name}";`]
+      ? [
+          `import { fromBinary } from "@bufbuild/protobuf";`,
+          `import { ${message}Schema } from "${name}";`,
+          "",
+          `const message = fromBinary(${message}Schema, bytes);`,
+        ]
       : [
           `import { createConnectTransport } from "@connectrpc/connect-node";`,
           `import { create${service}Client } from "${name}";`,

@@ -6,6 +6,7 @@ import { createFileBlobStore } from "../runtime/blob/file-blob-store.ts";
 import { consumeRepeatable } from "../runtime/bus/consumer/consume-repeatable.ts";
 import { createEventCodec } from "../runtime/bus/envelope.ts";
 import { openEventBus } from "../runtime/bus/open-event-bus.ts";
+import { registeredTopics } from "../runtime/bus/registered-topics.ts";
 import { createRegistrySchemaIds } from "../runtime/bus/registry-schema-ids.ts";
 import { startRelay } from "../runtime/bus/relay.ts";
 import { createLocalSchemaIds } from "../runtime/bus/schema-ids.ts";
@@ -83,10 +84,9 @@ export const startOrchestrator: StartService<OrchestratorConfig> = async (platfo
     // Who holds the data directory is the only one, before and from now on.
     alone: config.CADRE_ORCHESTRATOR_PREVIOUS_WRITERS_ARE_DEAD,
   });
-  const codec = createEventCodec(
-    platform.registry === undefined ? createLocalSchemaIds() : createRegistrySchemaIds(platform.registry),
-    { meter, knowsAllIds: platform.registry !== undefined },
-  );
+  const schemaIds =
+    platform.registry === undefined ? createLocalSchemaIds() : createRegistrySchemaIds(platform.registry);
+  const codec = createEventCodec(schemaIds, { meter, knowsAllIds: platform.registry !== undefined });
   const relay = startRelay({
     name: self,
     source: createJournalRelaySource({
@@ -109,6 +109,9 @@ export const startOrchestrator: StartService<OrchestratorConfig> = async (platfo
     dependencies: [
       database.dependency,
       ...dependencies,
+      ...(platform.mode === "production" && platform.registry !== undefined
+        ? [registeredTopics(schemaIds, topics)]
+        : []),
       {
         name: "shards",
         check: async () =>

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { create, type DescMessage, type MessageInitShape, toJson } from "@bufbuild/protobuf";
 import { TurnChangedSchema } from "@cadre/gen/cadre/events/v1/turn_pb";
-import { ContractState, createCadre } from "@cadre/sdk";
+import { ContractState, createCadre, ServingState } from "@cadre/sdk";
 import { ProtobufDeserializer, SchemaRegistryClient, SerdeType } from "@confluentinc/schemaregistry";
 import pino from "pino";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
@@ -11,7 +11,9 @@ import { lintContracts } from "../../cli/contracts/lint-contracts.ts";
 import { readContracts } from "../../cli/contracts/read-contracts.ts";
 import { generateSdk } from "../../cli/sdk/generate-sdk.ts";
 import { openPostgresEventBus } from "../../services/runtime/bus/postgres-event-bus.ts";
+import { registeredTopics } from "../../services/runtime/bus/registered-topics.ts";
 import { createRegistrySchemaIds } from "../../services/runtime/bus/registry-schema-ids.ts";
+import { topics } from "../../services/runtime/bus/topics.ts";
 import { decodeMessage, decodeWire, encodeWire, messageAt } from "../../services/runtime/bus/wire-codec.ts";
 import { type RunningCadre, startCadre } from "../support/cadre.ts";
 import { createTestDatabase } from "../support/postgres.ts";
@@ -83,6 +85,11 @@ test("pushed contracts are found by the descriptors of the build, and events car
     TurnChangedSchema.file.messages.map(({ typeName }) => typeName),
   );
   expect(await ids.fileOf(2_000_000_000)).toBeUndefined();
+  expect(await registeredTopics(ids, topics).check()).toEqual({ state: ServingState.SERVING, detail: "" });
+  expect(await registeredTopics(ids, [...topics, { name: "nothing", message: TurnChangedSchema }]).check()).toEqual({
+    state: ServingState.NOT_SERVING,
+    detail: "cadre/events/v1/turn.proto of this build is not registered under the subject nothing-value",
+  });
   await expect(ids.idOf("nothing-value", TurnChangedSchema.file)).rejects.toMatchObject({
     reason: "SCHEMA_NOT_REGISTERED",
     message: "cadre/events/v1/turn.proto of this build is not registered under the subject nothing-value",
