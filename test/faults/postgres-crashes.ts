@@ -12,6 +12,8 @@ export interface PostgresCrashesOptions {
   /** Runs at least. */
   readonly runs: number;
   readonly crashes: number;
+  /** Between two crashes, in milliseconds, and longer while fewer than 200 runs were acknowledged. Default 5 to 10 s. */
+  readonly gapMs?: { readonly least: number; readonly most: number };
   readonly settings?: Readonly<Record<string, string>>;
 }
 
@@ -25,18 +27,17 @@ export interface PostgresCrashesResult {
 }
 
 const atOnce = 24;
-const gapMs = { least: 5_000, most: 10_000 } as const;
 /** Fewer runs than that between two crashes would say little of either. */
 const ackedBetween = 200;
 const maxRuns = 20_000;
 
 /**
  * Ends the embedded PostgreSQL at once (SIGQUIT, which is `pg_ctl stop -m
- * immediate`) every five to ten seconds, and not before 200 runs were
- * acknowledged since the last time; the server starts it again.
+ * immediate`) again and again, and not before 200 runs were acknowledged since
+ * the last time; the server starts it again.
  */
 export async function postgresCrashes(options: PostgresCrashesOptions): Promise<PostgresCrashesResult> {
-  const { workload, runs } = options;
+  const { workload, runs, gapMs = { least: 5_000, most: 10_000 } } = options;
   const random = seededRandom("postgres crashes");
   const startedMs = performance.now();
   let keep = true;
