@@ -44,8 +44,8 @@ export async function startRequestedRun(
   try {
     await start(deps, requested, signal);
   } catch (thrown) {
-    if (!(thrown instanceof AppError) || signal.aborted) throw thrown;
-    if (!passing.has(thrown.reason)) throw new UndecodableError(thrown);
+    if (!(thrown instanceof AppError) || signal.aborted || unclear.has(thrown.reason)) throw thrown;
+    if (!passing.has(thrown.reason)) throw new UndecodableError(thrown); // 4
     throw new AppError("UNAVAILABLE", thrown.message, { cause: thrown });
   }
 }
@@ -75,6 +75,9 @@ function traceparentOf({ headers }: ReceivedEvent): string {
   const own = trace.getActiveSpan()?.spanContext();
   return own === undefined ? "" : toTraceparent(own);
 }
+
+/** What says nothing of the request: it is tried again, and put aside in the end. */
+const unclear: ReadonlySet<FailureReason> = new Set(["DEADLINE_EXCEEDED", "CANCELLED", "INTERNAL"]);
 
 /** Of a run's start, what is nobody's fault and goes by. */
 const passing: ReadonlySet<FailureReason> = new Set([
