@@ -127,6 +127,8 @@ export async function failpoints(options: FailpointsOptions): Promise<Failpoints
   const world = await startFaultWorld({
     name: "failpoints",
     topology,
+    // Fewer places than a fan-out has calls: one waits, and is handed out by itself.
+    concurrency: 1,
     settings: {
       ...points.environment,
       CADRE_OPENAI_BASE_URL: model.baseUrl,

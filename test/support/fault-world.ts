@@ -52,6 +52,8 @@ export interface FaultWorldOptions extends StartCadreOptions {
   readonly launch?: () => Promise<RunningCadre>;
   /** Default 2. */
   readonly workers?: number;
+  /** Calls that a worker has at once. Default 1,000. */
+  readonly concurrency?: number;
 }
 
 /** So many times a run is asked for before the server counts as gone for good. */
@@ -80,7 +82,7 @@ export async function startFaultWorld(options: FaultWorldOptions): Promise<Fault
   });
   const starting: Promise<void>[] = [];
   const startWorker = async (place: number): Promise<void> => {
-    const args = [server.url, server.adminKey, ledger.url];
+    const args = [server.url, server.adminKey, ledger.url, String(options.concurrency ?? 1_000)];
     const child = startChild(join(import.meta.dirname, "ledger-worker-process.ts"), args);
     workers[place] = child;
     try {

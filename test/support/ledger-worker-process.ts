@@ -1,5 +1,5 @@
 // A worker in a process of its own whose one tool, `record`, writes to a ledger:
-//   node ledger-worker-process.ts <server's URL> <key> <ledger's URL>
+//   node ledger-worker-process.ts <server's URL> <key> <ledger's URL> <calls at once>
 // Arguments of the tool: `run` and `step`, as the test names them, and `ms`, how
 // long it works, half of it before its effect and half after. It writes
 // `ready` when it is registered, and leaves when its standard input ends.
@@ -7,7 +7,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { createCadre, defineTool } from "@cadre/sdk";
 import { ledgerTool } from "./ledger-tool.ts";
 
-const [baseUrl = "", apiKey = "", ledgerUrl = ""] = process.argv.slice(2);
+const [baseUrl = "", apiKey = "", ledgerUrl = "", concurrency = ""] = process.argv.slice(2);
 const cadre = createCadre({ baseUrl, apiKey });
 
 async function tell(what: "called" | "effect", call: object): Promise<{ readonly applied: boolean }> {
@@ -31,7 +31,11 @@ const worker = await cadre.tools.serve(
       },
     }),
   ],
-  { concurrency: 1000, maxReconnectDelayMs: 250, onError: (error) => process.stderr.write(`${String(error)}\n`) },
+  {
+    concurrency: Number(concurrency),
+    maxReconnectDelayMs: 250,
+    onError: (error) => process.stderr.write(`${String(error)}\n`),
+  },
 );
 process.stdout.write("ready\n");
 process.stdin.resume();
