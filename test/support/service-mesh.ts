@@ -63,9 +63,14 @@ export async function startServiceMesh(options: ServiceMeshOptions): Promise<Ser
   };
   const startAll = async (): Promise<void> => {
     for (const service of services) service.start();
-    await reach("a mesh that serves", isReady, { everyMs: 200, timeoutMs: 120_000 });
+    await reach("a mesh that serves", isReady, { everyMs: 200, timeoutMs: 240_000 });
   };
-  await startAll();
+  try {
+    await startAll();
+  } catch (error) {
+    await endAll("SIGKILL");
+    throw error;
+  }
   const mesh: ServiceMesh = {
     services,
     isReady,
