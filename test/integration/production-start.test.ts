@@ -196,7 +196,10 @@ test("serves over TLS, issues a key, answers a call with it, and ends with 0 whe
   const issued = await cadre(adminKey, "keys", "issue", "--name", "app", "--scope", "*", "--json");
   const { secret } = JSON.parse(issued) as { secret: string };
   expect(secret).toMatch(/^cdr_live_/);
-  expect(await cadre(secret, "chat", "--message", "calculator: 6 * 7")).toBe("calculator says: 42\n");
+  // On a machine that is overloaded the calculator takes longer to load than its first call may.
+  await expect
+    .poll(() => cadre(secret, "chat", "--message", "calculator: 6 * 7"), { timeout: 90_000 })
+    .toBe("calculator says: 42\n");
 
   // Whoever does not know the authority is not talked to.
   await expect(fetch(`${url}/health`)).rejects.toThrow();
@@ -206,7 +209,7 @@ test("serves over TLS, issues a key, answers a call with it, and ends with 0 whe
   expect(await started.ended).toBe(0);
   expect(started.printed()).not.toContain(new URL(database.url).password);
   expect(started.printed()).not.toContain(secret);
-}, 180_000);
+}, 300_000);
 
 test.each<[string, Record<string, string>, RegExp]>([
   ["code that NODE_OPTIONS loads", { NODE_OPTIONS: "--import=data:text/javascript," }, /NODE_OPTIONS loads code/],
