@@ -123,7 +123,6 @@ export const startOrchestrator: StartService<OrchestratorConfig> = async (platfo
   });
   // Last: turns that go on call peers at once, and readers can follow them from their first event.
   await engine.start();
-
   const authority = createRequestAuthority(authentication);
   const requests = consumeRepeatable({
     bus,
@@ -136,13 +135,14 @@ export const startOrchestrator: StartService<OrchestratorConfig> = async (platfo
     tracer,
     meter,
   });
+
   let stopped: Promise<void> | undefined;
   return {
     name: self,
     stop(graceMs) {
       stopped ??= (async () => {
-        // Streams end by this, so that the server has nothing to wait for.
         await requests.stop();
+        // Streams end by this, so that the server has nothing to wait for.
         await engine.stop();
         await server.close(graceMs);
         await relay.stop();
