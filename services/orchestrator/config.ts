@@ -45,15 +45,15 @@ export const orchestratorSettings = defineSettings({
     schema: setting.integer(0, { min: 0, max: 10_000 }),
     description: "How long the scripted model takes for a word, in milliseconds; 0 unless said.",
   },
-  CADRE_ORCHESTRATOR_LEASE_MS: {
-    schema: setting.integer(5_000, { min: 500, max: 60_000 }),
-    description:
-      "How long the sessions of a dead process wait until another one takes them, in milliseconds; 5000 unless said.",
-  },
   CADRE_STEP_FACTS: {
     schema: setting.optionalFlag(),
     description:
       "Whether each step of a run and each call of a tool is stated on agent.steps.v1 and agent.tools.v1: true or false. Default: true with CADRE_BUS=kafka, else false.",
+  },
+  CADRE_ORCHESTRATOR_LEASE_MS: {
+    schema: setting.integer(5_000, { min: 500, max: 60_000 }),
+    description:
+      "How long the sessions of a dead process wait until another one takes them, in milliseconds; 5000 unless said.",
   },
   CADRE_ORCHESTRATOR_PREVIOUS_WRITERS_ARE_DEAD: {
     schema: setting.flag(false),
