@@ -1,5 +1,5 @@
 import { type BusVerdict, type BusWorldOptions, openBusWorld } from "./bus-world.ts";
-import { reach } from "./fault-driver.ts";
+import { reach, say } from "./fault-driver.ts";
 
 /** What is done to the server of the bus. */
 export interface BusFault {
@@ -56,6 +56,7 @@ export async function killBus(options: BusKillsOptions): Promise<BusKillsVerdict
       const [first, second] = consumers;
       await Promise.all([relay.crash(), first.crash(), fault?.begin()]);
       const before = await world.effects();
+      say(`kill ${kill} of ${kills}, after ${before} effects`);
       // What is accepted now meets a relay without a bus.
       await world.accept(Math.min(share, total - kill * share));
       const [newRelay, newConsumer] = await Promise.all([world.startRelay(), world.startConsumer()]);

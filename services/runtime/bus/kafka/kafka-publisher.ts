@@ -1,10 +1,10 @@
-import type { Kafka, Message, Producer, TopicMessages } from "kafkajs";
+import type { Kafka, Message, Producer, RecordMetadata, TopicMessages } from "kafkajs";
 import { AppError } from "../../errors/app-error.ts";
 import type { Logger } from "../../log/log.ts";
 import { within } from "../../wait/within.ts";
 import type { BusEvent } from "../event-bus.ts";
 import { partitionOf } from "../partition.ts";
-import { missingTopic, otherPartitions, toKafkaProblem } from "./kafka-problem.ts";
+import { KafkaProblem, missingTopic, otherPartitions, toKafkaProblem } from "./kafka-problem.ts";
 
 // Invariants:
 // P1. One request is in flight, and what was published first is sent first.
@@ -13,6 +13,10 @@ import { missingTopic, otherPartitions, toKafkaProblem } from "./kafka-problem.t
 //     as a repetition of what the caller has published again by then.
 // P3. A key's partition comes from `partitionOf` and the topic's declared
 //     number of partitions, never from what the broker happens to have.
+// P4. A batch is published when each of its partitions was acknowledged. When
+//     kafkajs 2.2.4 repeats a request after a partition has moved, it leaves that
+//     partition out, and says all is well, if the new leader had answered for
+//     others before (tulios/kafkajs#1303).
 
 export interface KafkaPublisherOptions {
   /** Makes a client from the connection as it is configured now. */
@@ -65,13 +69,25 @@ export class KafkaPublisher {
     try {
       for (const batch of batchesOf(events)) {
         const producer = await this.#connected();
-        this.#sending = producer.sendBatch({ acks: -1, topicMessages: toTopicMessages(batch) });
-        await answered(maxSendMs, this.#sending);
+        const sending = producer.sendBatch({ acks: -1, topicMessages: toTopicMessages(batch) });
+        this.#sending = sending;
+        this.#assertWhole(batch, await answered(maxSendMs, sending));
       }
     } catch (error) {
       await this.#discard(); // P2
       const problem = toKafkaProblem(error);
       throw new AppError("UNAVAILABLE", `${problem.message}. ${problem.remedy}`, { cause: problem });
+    }
+  }
+
+  /** P4. @throws KafkaProblem */
+  #assertWhole(batch: readonly BusEvent[], acknowledged: readonly RecordMetadata[]): void {
+    const known = new Set(acknowledged.map(({ topicName, partition }) => `${topicName}/${partition}`));
+    for (const { topic, key } of batch) {
+      const partition = partitionOf(key, this.#options.partitions.get(topic) ?? 0);
+      if (known.has(`${topic}/${partition}`)) continue;
+      const message = `partition ${partition} of ${topic} was not acknowledged`;
+      throw new KafkaProblem("not_yet", message, "The batch is published again.");
     }
   }
 
