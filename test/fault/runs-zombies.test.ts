@@ -15,13 +15,13 @@ afterAll(() => rmSync(directory, { recursive: true }));
 const workload = runWorkload({ stepMs: 1_000 });
 const leaseMs = 2_000;
 
-test("nothing is accepted from an owner that was replaced, and no effect doubled", { timeout: 240_000 }, async () => {
+test("nothing is accepted from an owner that was replaced, and no effect doubled", { timeout: 480_000 }, async () => {
   const { accepted, verdict } = await zombies({ workload, rounds: 1, leaseMs });
   expect(accepted).toBe(0);
   expect(verdict.problems).toEqual([]);
 });
 
-test("control: without the fence it goes on writing", { timeout: 180_000 }, async () => {
+test("control: without the fence it goes on writing", { timeout: 480_000 }, async () => {
   const log = join(directory, "mutations");
   const edits = mutations["no fence in the process"];
   const { accepted } = await zombies({

@@ -90,6 +90,10 @@ export interface FailpointsOptions {
   readonly names: readonly Failpoint[];
   readonly actions: readonly FailpointAction[];
   readonly times: number;
+  /** Whether the places of a start fail in one and the same start; for actions that a process survives. */
+  readonly startsTogether?: boolean;
+  /** Settings and environment of the server. */
+  readonly settings?: Readonly<Record<string, string>>;
 }
 
 /** What was done how often, and the verdict on each kind of run. */
@@ -97,7 +101,7 @@ export interface FailpointsResult {
   /** By `place action`. */
   readonly fired: ReadonlyMap<string, number>;
   readonly verdicts: readonly Verdict[];
-  /** Runs that had not ended a minute after what was done to them, and what that was. */
+  /** Runs that had not ended two minutes after what was done to them, and what that was. */
   readonly stalled: readonly string[];
 }
 
@@ -111,11 +115,11 @@ const workloads: Readonly<Record<Kind, Workload>> = {
 };
 const kinds = Object.keys(workloads) as Kind[];
 /** How long a place may take to be reached. */
-const firedWithinMs = 30_000;
+const firedWithinMs = 150_000;
 
 /** Has every named place fail in every named way, so often each, under runs that must not mind. */
 export async function failpoints(options: FailpointsOptions): Promise<FailpointsResult> {
-  const { topology, names, actions, times } = options;
+  const { topology, names, actions, times, startsTogether = false, settings = {} } = options;
   const random = seededRandom(`failpoints ${topology}`);
   const startedMs = performance.now();
   await using opened = new AsyncDisposableStack();
@@ -130,7 +134,7 @@ export async function failpoints(options: FailpointsOptions): Promise<Failpoints
     // Fewer places than a fan-out has calls: one waits, and is handed out by itself.
     concurrency: 1,
     settings: {
-      ...points.environment,
+      ...joined(points.environment, settings),
       CADRE_OPENAI_BASE_URL: model.baseUrl,
       CADRE_OPENAI_API_KEY: openAiTestKey,
       CADRE_OPENAI_MODELS: "test",
@@ -140,14 +144,18 @@ export async function failpoints(options: FailpointsOptions): Promise<Failpoints
   await world.cadre.agents.register({ name: "remote", model: "openai/test", instructions: "Answer." });
 
   const scene = new Scene(world, points, topology, random);
+  const atStart = names.filter((name) => startsTogether && triggers[name] === "start");
+  const others = names.filter((name) => !atStart.includes(name));
+  const plays = [...(atStart.length > 0 ? [atStart] : []), ...others.map((name) => [name])];
   for (let time = 0; time < times; time += 1) {
-    for (const name of names) {
+    for (const places of plays) {
       for (const action of actions) {
-        if (triggers[name] === "model") {
+        const trigger = triggerOf(places);
+        if (trigger === "model") {
           // One for each attempt that there may be.
           model.answers.splice(0, Infinity, ...Array.from({ length: 8 }, () => ({ parts: [{ text: "done" }] })));
         }
-        await scene.play(name, action, random.between(1, triggers[name] === "run" ? 3 : 1));
+        await scene.play(places, action, random.between(1, trigger === "run" ? 3 : 1));
       }
     }
   }
@@ -168,6 +176,21 @@ export async function failpoints(options: FailpointsOptions): Promise<Failpoints
   return { fired, verdicts, stalled: scene.stalled };
 }
 
+/** Both environments; each may have a hook for Node's start. */
+function joined(
+  first: Readonly<Record<string, string>>,
+  second: Readonly<Record<string, string>>,
+): Readonly<Record<string, string>> {
+  const hooks = [first["NODE_OPTIONS"], second["NODE_OPTIONS"]].filter((options) => options !== undefined);
+  return { ...first, ...second, NODE_OPTIONS: hooks.join(" ") };
+}
+
+/** What brings a process to all of these places. */
+function triggerOf([name]: readonly Failpoint[]): Trigger {
+  if (name === undefined) throw new InfrastructureError("no place is named");
+  return triggers[name];
+}
+
 /** Brings the server to one place after the other. */
 class Scene {
   readonly counts: Record<Kind, number> = { run: 0, turn: 0, wait: 0, cancel: 0, model: 0 };
@@ -186,34 +209,33 @@ class Scene {
     this.#random = random;
   }
 
-  /** Has a place fail, and waits until the server serves again and the runs of the scene have ended. */
-  async play(name: Failpoint, action: FailpointAction, nth: number): Promise<void> {
-    const what = `${name} ${action}`;
+  /** Has places fail, and waits until the server serves again and the runs of the scene have ended. */
+  async play(names: readonly Failpoint[], action: FailpointAction, nth: number): Promise<void> {
+    const what = `${names.join(" and ")} ${action}`;
     const before = this.#points.fired().length;
-    const isDone = (): boolean =>
-      this.#points
-        .fired()
-        .slice(before)
-        .some((fired) => fired.name === name);
-    const order = { name, action, nth };
-    const trigger = triggers[name];
+    const isDone = (): boolean => {
+      const fired = this.#points.fired().slice(before);
+      return names.every((name) => fired.some((one) => one.name === name));
+    };
+    const orders = names.map((name) => ({ name, action, nth }));
+    const trigger = triggerOf(names);
     this.#world.note(what);
     this.#doing = what;
     const pids = trigger === "start" || trigger === "damage" ? [] : await this.#owners();
     for (const pid of pids) {
       if (trigger === "lost-commit") await this.#points.arm(pid, { name: "journal.append", action: "lose", nth: 1 });
-      await this.#points.arm(pid, order);
+      for (const order of orders) await this.#points.arm(pid, order);
     }
     let run: Promise<unknown> = Promise.resolve();
     switch (trigger) {
       case "start":
-        this.#points.armAtStart(order);
+        this.#points.armAtStart(...orders);
         run = Promise.all((await this.#open()).map((end) => end()));
         await this.#world.restartServer();
         break;
       case "damage":
         await this.#damage();
-        this.#points.armAtStart(order);
+        this.#points.armAtStart(...orders);
         await this.#world.restartServer();
         break;
       case "stop":
@@ -237,9 +259,11 @@ class Scene {
     await run;
     // Of two that were told one may not have come there.
     for (const pid of this.#topology === "mesh" ? this.#world.orchestrators() : []) {
-      await this.#points.arm(pid, { ...order, nth: 0 }).catch((error: NodeJS.ErrnoException) => {
-        if (error.code !== "ENOENT" && error.code !== "ECONNREFUSED") throw error; // killed meanwhile
-      });
+      for (const order of orders) {
+        await this.#points.arm(pid, { ...order, nth: 0 }).catch((error: NodeJS.ErrnoException) => {
+          if (error.code !== "ENOENT" && error.code !== "ECONNREFUSED") throw error; // killed meanwhile
+        });
+      }
     }
   }
 
@@ -284,7 +308,7 @@ class Scene {
         await reach(`the tool of ${run}`, () => this.#world.ledger.records().some((record) => record.run === run));
         await insist(() => workload.cancel(cadre, id));
       }
-      const { state } = (await workload.history(cadre, id, AbortSignal.timeout(60_000))) ?? { state: "gone" };
+      const { state } = (await workload.history(cadre, id, AbortSignal.timeout(120_000))) ?? { state: "gone" };
       if (state === "open") this.stalled.push(`${run} after ${this.#doing}`);
     };
   }

@@ -51,11 +51,11 @@ function obey(order: Armed): void {
   else armed.delete(order.name);
 }
 
-/** An order for whichever process starts next; it takes the order away. */
+/** Orders for whichever process starts next; it takes them away. */
 function obeyAtStart(): void {
   const file = join(directory, "at-start.json");
   try {
-    obey(JSON.parse(readFileSync(file, "utf8")) as Armed);
+    for (const order of JSON.parse(readFileSync(file, "utf8")) as readonly Armed[]) obey(order);
     rmSync(file);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;

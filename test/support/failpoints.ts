@@ -39,8 +39,8 @@ export interface Failpoints {
   readonly environment: Readonly<Record<string, string>>;
   /** Has a process do something at a place, once. */
   arm(pid: number, order: Armed): Promise<void>;
-  /** The same for whichever process starts next. */
-  armAtStart(order: Armed): void;
+  /** The same for whichever process starts next, at each of these places. */
+  armAtStart(...orders: readonly Armed[]): void;
   /** How often a process reached each place. */
   hits(pid: number): Promise<Readonly<Partial<Record<Failpoint, number>>>>;
   /** What was done so far, in all processes. */
@@ -66,7 +66,7 @@ export function openFailpoints(): Failpoints {
     async arm(pid, order) {
       await ask(pid, order);
     },
-    armAtStart: (order) => writeFileSync(join(directory, "at-start.json"), JSON.stringify(order)),
+    armAtStart: (...orders) => writeFileSync(join(directory, "at-start.json"), JSON.stringify(orders)),
     hits: (pid) => ask(pid, null),
     fired() {
       const file = join(directory, "fired.jsonl");

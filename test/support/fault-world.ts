@@ -6,6 +6,7 @@ import { check, type RunHistory, type Verdict } from "./checker.ts";
 import { type Child, startChild } from "./child.ts";
 import { type ClientLog, openClientLog } from "./client-log.ts";
 import { eachAtOnce, type Fault, InfrastructureError, say, witnessDirectory } from "./fault-driver.ts";
+import { insist } from "./insist.ts";
 import { type Ledger, startLedger } from "./ledger.ts";
 import { childrenOf } from "./process-tree.ts";
 import type { Workload } from "./workload.ts";
@@ -39,7 +40,7 @@ export interface FaultWorld {
 
 export interface JudgeOptions {
   readonly floor: number;
-  /** How long runs may take to end once nothing is hurt any more. Default 60 s. */
+  /** How long runs may take to end once nothing is hurt any more. Default 120 s. */
   readonly healMs?: number;
   readonly expected?: RunHistory["state"];
   /** Which runs are judged, by their names. Default: all. */
@@ -166,7 +167,7 @@ export async function startFaultWorld(options: FaultWorldOptions): Promise<Fault
       }
       return counts;
     },
-    async judge(workload, { floor, healMs = 60_000, expected, only = () => true }) {
+    async judge(workload, { floor, healMs = 120_000, expected, only = () => true }) {
       const records = client.records().filter(({ run }) => only(run));
       const ids = new Map<string, string>();
       for (const { run, id } of records) if (id !== undefined) ids.set(run, id);
@@ -203,5 +204,7 @@ export async function startFaultWorld(options: FaultWorldOptions): Promise<Fault
 
 /** Whatever limits there are: it is not they that are tested. */
 async function raiseLimits(cadre: Cadre): Promise<void> {
-  for (const { name, maxValue } of await cadre.limits.list()) await cadre.limits.set(name, maxValue);
+  for (const { name, maxValue } of await insist(() => cadre.limits.list())) {
+    await insist(() => cadre.limits.set(name, maxValue));
+  }
 }
