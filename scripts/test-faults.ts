@@ -17,7 +17,8 @@ interface FaultSet {
 }
 
 const sets: readonly FaultSet[] = [
-  { name: "quick", options: ["test/fault", "test/load", "--maxWorkers=1"] },
+  { name: "quick", options: ["test/fault"] },
+  { name: "load", options: ["test/load", "--maxWorkers=1"] },
   ...readdirSync("test/faults")
     .filter((file) => file.endsWith(ending))
     .sort()
