@@ -265,7 +265,7 @@ export async function readEvents(
   sessionId: string,
   afterSeq: bigint,
   until: (event: SessionEvent) => boolean,
-  timeoutMs = 15_000,
+  timeoutMs = 30_000,
 ): Promise<SessionEvent[]> {
   const events: SessionEvent[] = [];
   const signal = AbortSignal.timeout(timeoutMs);
