@@ -66,6 +66,8 @@ export interface BusWorld {
   /** Accepts one more event of each key, and waits for its effect: what has not come before it never will. */
   drain(): Promise<void>;
   judge(): Promise<BusVerdict>;
+  /** What the processes wrote to standard error. */
+  errors(): string;
   /** Ends the processes. */
   close(): Promise<void>;
 }
@@ -151,6 +153,7 @@ export async function openBusWorld(options: BusWorldOptions): Promise<BusWorld> 
       await reach("the effect of each key's last event", isDrained, { timeoutMs: 120_000, everyMs: 100 });
     },
     judge: () => judge(database),
+    errors: () => [...children].map((child) => child.errors()).join(""),
     async close() {
       for (const child of children) await child.crash();
       await database.close();
