@@ -317,7 +317,8 @@ describe("an outcome that got lost", () => {
       expect(events.map(({ seq }) => seq)).toEqual(events.map((_, place) => BigInt(place + 1)));
       expect(events.at(-1)?.body.value).toMatchObject({ answer: `echo says: ${index}` });
     }
-    expect(lost).toBeGreaterThan(5);
+    // Each turn takes five commits one after the other, however many turns share them.
+    expect(lost).toBeGreaterThan(2);
   });
 
   test("with the connection really cut under the append", async () => {

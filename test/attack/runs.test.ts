@@ -6,6 +6,7 @@ import { type Cadre, CadreError, createCadre, type ExportRunResponse, reasonName
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { toUuid } from "../../services/runtime/ids/id.ts";
 import { type RunningCadre, startCadre } from "../support/cadre.ts";
+import { leastOfThree } from "../support/least-of-three.ts";
 
 // What a hostile or broken caller can do to durable runs, through the public
 // door. Whatever is refused is refused before anything is stored, and soon.
@@ -61,6 +62,18 @@ async function refused(graphJson: JsonObject, input: JsonValue = null): Promise<
   return { status: response.status, reason: answer.error.reason, message: answer.error.message, ms };
 }
 
+/** The same, held to what a refusal may cost; the server does other things, too, so up to three times. */
+async function quicklyRefused(graphJson: JsonObject, input: JsonValue = null): Promise<Refusal> {
+  let refusal: Refusal | undefined;
+  const ms = await leastOfThree(refusalMs, async () => {
+    refusal = await refused(graphJson, input);
+    return refusal.ms;
+  });
+  expect(ms).toBeLessThan(refusalMs);
+  if (refusal === undefined) throw new Error("nothing was sent");
+  return refusal;
+}
+
 /** The processor time of the server so far, in milliseconds; where that cannot be had, the time of day. */
 function serverMs(): number {
   if (process.platform !== "linux") return performance.now();
@@ -101,13 +114,12 @@ describe("O01: graphs that cannot be", () => {
     ["a tool that is not there", [{ name: "a", tool: { tool: "nosuch_tool" } }], /nosuch_tool/],
   ])("%s", async (_, steps, named) => {
     const before = await newest();
-    const { status, reason, message, ms } = await refused({ steps: [...steps] });
+    const { status, reason, message } = await quicklyRefused({ steps: [...steps] });
     expect({ status, reason }).toEqual({
       status: reason === "TOOL_NOT_FOUND" ? 404 : 400,
       reason: expect.stringMatching(/^(INVALID_GRAPH|INVALID_ARGUMENT|TOOL_NOT_FOUND)$/),
     });
     expect(message).toMatch(named);
-    expect(ms).toBeLessThan(refusalMs);
     expect(await newest()).toBe(before);
   });
 });
@@ -140,10 +152,9 @@ describe("O02: graphs and values without measure", () => {
   ])("%s", async (_, make) => {
     const before = await newest();
     const { steps, input = null } = make();
-    const { status, reason, ms } = await refused({ steps }, input);
+    const { status, reason } = await quicklyRefused({ steps }, input);
     expect(reason).toMatch(/^(LIMIT_EXCEEDED|INVALID_GRAPH|INVALID_ARGUMENT|MESSAGE_TOO_LARGE|MALFORMED_MESSAGE)$/);
     expect([400, 413, 429]).toContain(status);
-    expect(ms).toBeLessThan(refusalMs);
     expect(await newest()).toBe(before);
   });
 
@@ -281,10 +292,9 @@ describe("O09: runs without end", () => {
     ["a timeout of a year", () => ({ steps: [{ ...echo("a"), timeout: "31536000s" }] })],
   ])("%s", async (_, make) => {
     const before = await newest();
-    const { status, reason, ms } = await refused(make());
+    const { status, reason } = await quicklyRefused(make());
     expect(reason).toMatch(/^(LIMIT_EXCEEDED|INVALID_GRAPH|INVALID_ARGUMENT|MALFORMED_MESSAGE)$/);
     expect([400, 429]).toContain(status);
-    expect(ms).toBeLessThan(refusalMs);
     expect(await newest()).toBe(before);
   });
 
