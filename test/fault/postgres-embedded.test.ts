@@ -360,7 +360,7 @@ describe("the embedded PostgreSQL on an empty directory", { timeout: 60_000 }, (
     await query(answer.url, "create table t (n int)");
     await child.crash();
     await resetDataDirectory({ dataDirectory, log });
-    expect(await isProcessAlive(answer.pid)).toBe(false);
+    await expect.poll(() => isProcessAlive(answer.pid)).toBe(false);
     expect(await readdir(dataDirectory)).toEqual([]);
     await resetDataDirectory({ dataDirectory, log });
     const fresh = await startHere();
