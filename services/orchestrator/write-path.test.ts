@@ -1,5 +1,8 @@
 import { setTimeout as delay } from "node:timers/promises";
+import { fromJson } from "@bufbuild/protobuf";
 import { Reason } from "@cadre/gen/cadre/errors/v1/reason_pb";
+import { GraphSchema } from "@cadre/gen/cadre/orchestrator/v1/graph_pb";
+import { RunState } from "@cadre/gen/cadre/orchestrator/v1/run_pb";
 import { TurnState } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
 import { OnBusy } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
 import { sql } from "kysely";
@@ -275,6 +278,32 @@ describe("a writer that was replaced", () => {
     expect(turn?.turnId).toMatch(/^run_/);
     const { rows } = await asSuperuser(`select count(*) from entry where writer = ${writer}`);
     return Number(rows[0].count);
+  }
+});
+
+test("what is due at once is woken, however long its commit takes", async () => {
+  const world = await start({
+    tools: new FakeTools().addPure("echo", (call) => call.arguments),
+    wrapAppendStore: (inner) => ({
+      async append(writer, batch) {
+        // Longer than a look for what is due.
+        await delay(100);
+        return await inner.append(writer, batch);
+      },
+      position: (writer) => inner.position(writer),
+      heads: (runIds) => inner.heads(runIds),
+    }),
+  });
+  const graph = fromJson(GraphSchema, {
+    name: "at-once",
+    steps: [
+      { name: "first", tool: { tool: "echo", arguments: { text: "a" } } },
+      { name: "pause", timer: { duration: "0s" }, after: [{ step: "first" }] },
+    ],
+  });
+  for (let run = 0; run < 3; run++) {
+    const ended = await world.runs.startRun({ definition: { case: "graph", value: graph }, wait: { seconds: 20n } });
+    expect(ended.run?.state).toBe(RunState.SUCCEEDED);
   }
 });
 

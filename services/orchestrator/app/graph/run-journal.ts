@@ -65,13 +65,14 @@ export class RunJournal {
   ): Promise<void> {
     const runId = toUuid("run", run.runId);
     const standing = standingOf(run, runId, busy);
-    if (standing.wakeAtMs !== undefined) this.#onWake(standing.wakeAtMs);
     await this.#committer.submit({
       rootId: this.rootUuid,
       entries: bodies.map((body) => ({ runId, entry: { atMs, body } })),
       standings: [standing],
       ...more,
     });
+    // Behind the commit: what is due at once would be looked for before it is there, and then not again.
+    if (standing.wakeAtMs !== undefined) this.#onWake(standing.wakeAtMs);
   }
 
   /** Stores an answer to a command that changed nothing. */
