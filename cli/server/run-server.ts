@@ -4,7 +4,10 @@ import { explainFailedStart } from "./exit.ts";
 import { openProcessScope, type ProcessScope } from "./process-scope.ts";
 import { giveBackStartMemory } from "./start-memory.ts";
 
-/** What is still open after an orderly stop must not keep the process alive longer than this. */
+/**
+ * What is still open after a stop must not keep the process alive longer than this: a connection that nobody closed,
+ * or, where one part could not start, another one that waits for what has been stopped by then.
+ */
 const exitAfterMs = 1_000;
 
 /**
@@ -19,7 +22,16 @@ export async function runServer(
   name: string,
   start: (scope: ProcessScope) => Promise<string>,
 ): Promise<number> {
-  const scope = await openProcessScope(configuration, name);
+  const code = await live(await openProcessScope(configuration, name), configuration, start);
+  setTimeout(() => process.exit(code), exitAfterMs).unref();
+  return code;
+}
+
+async function live(
+  scope: ProcessScope,
+  configuration: ServerConfiguration,
+  start: (scope: ProcessScope) => Promise<string>,
+): Promise<number> {
   try {
     await assertSafe(configuration, scope);
     process.stdout.write(await start(scope));
@@ -29,9 +41,7 @@ export async function runServer(
     await scope.stop();
     return explainFailedStart(thrown);
   }
-  const code = await scope.ended;
-  setTimeout(() => process.exit(code), exitAfterMs).unref();
-  return code;
+  return await scope.ended;
 }
 
 /** What production demands of the world around the process; of its settings it was demanded when they were read. */

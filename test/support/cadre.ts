@@ -50,14 +50,16 @@ export async function startCadre(options: StartCadreOptions = {}): Promise<Runni
 }
 
 const portRange = { least: 12_000, most: 20_000 } as const;
+const given = new Set<number>();
 
 /**
- * A port that nothing has, below those that the system gives to whoever asks for
+ * A port that nothing has and nobody here was given, below those that the system gives to whoever asks for
  * any: while a server that was killed is not there, nothing else is given its port.
  */
 async function freePort(): Promise<number> {
   for (;;) {
     const port = randomInt(portRange.least, portRange.most);
+    if (given.has(port)) continue;
     const probe = createServer();
     const isFree = await new Promise<boolean>((resolve) => {
       probe.once("error", () => resolve(false));
@@ -65,6 +67,7 @@ async function freePort(): Promise<number> {
     });
     if (!isFree) continue;
     await new Promise((resolve) => probe.close(resolve));
+    given.add(port);
     return port;
   }
 }
