@@ -22,6 +22,7 @@ import { decodeMessage } from "../../runtime/bus/wire-codec.ts";
 import { AppError, type FailureReason } from "../../runtime/errors/app-error.ts";
 import { assertMayCall } from "../../runtime/interceptor/authorization.ts";
 import { parseTraceparent, toTraceparent } from "../../runtime/telemetry/traceparent.ts";
+import { isPassing } from "../app/backoff.ts";
 import type { Asking } from "../app/graph/start-run.ts";
 import type { RequestAuthority } from "./request-authority.ts";
 
@@ -45,7 +46,7 @@ export async function startRequestedRun(
     await start(deps, requested, signal);
   } catch (thrown) {
     if (!(thrown instanceof AppError) || signal.aborted || unclear.has(thrown.reason)) throw thrown;
-    if (!passing.has(thrown.reason)) throw new UndecodableError(thrown); // 4
+    if (!isPassing(thrown) && !alsoPassing.has(thrown.reason)) throw new UndecodableError(thrown); // 4
     throw new AppError("UNAVAILABLE", thrown.message, { cause: thrown });
   }
 }
@@ -79,14 +80,5 @@ function traceparentOf({ headers }: ReceivedEvent): string {
 /** What says nothing of the request: it is tried again, and put aside in the end. */
 const unclear: ReadonlySet<FailureReason> = new Set(["DEADLINE_EXCEEDED", "CANCELLED", "INTERNAL"]);
 
-/** Of a run's start, what is nobody's fault and goes by. */
-const passing: ReadonlySet<FailureReason> = new Set([
-  "UNAVAILABLE",
-  "SHUTTING_DOWN",
-  "BACKPRESSURE",
-  "OVERLOADED",
-  "FENCED",
-  "IDEMPOTENCY_IN_PROGRESS",
-  "AUTHZ_UNAVAILABLE",
-  "POLICY_UNAVAILABLE",
-]);
+/** Of a run's start, what goes by besides: a shard changes hands, or an equal request is under way. */
+const alsoPassing: ReadonlySet<FailureReason> = new Set(["FENCED", "IDEMPOTENCY_IN_PROGRESS"]);

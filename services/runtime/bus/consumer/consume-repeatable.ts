@@ -1,14 +1,10 @@
 import type { Meter, Tracer } from "@opentelemetry/api";
 import type { Logger } from "../../log/log.ts";
 import type { EventCodec } from "../envelope.ts";
-import type { EventBus, ReceivedEvent, Subscription } from "../event-bus.ts";
+import type { EventBus, Subscription } from "../event-bus.ts";
 import type { Fact, Topic } from "../topics.ts";
-import { deadLetter } from "./dead-letter.ts";
-import { deadline } from "./deadline.ts";
-import { decode, eventDecoder } from "./decode.ts";
-import type { DecodedEvent, Handler } from "./handler.ts";
-import { ownGroup } from "./own-group.ts";
-import { retry } from "./retry.ts";
+import { attempts, defaultAttemptMs } from "./attempts.ts";
+import type { DecodedEvent } from "./handler.ts";
 import { telemetry } from "./telemetry.ts";
 
 export interface ConsumeRepeatableOptions<M extends Fact> {
@@ -32,18 +28,14 @@ export interface ConsumeRepeatableOptions<M extends Fact> {
  * for an event that is delivered again.
  */
 export function consumeRepeatable<M extends Fact>(options: ConsumeRepeatableOptions<M>): Subscription {
-  const { bus, codec, topic, group, handle, attemptMs = 1_000, log } = options;
+  const { bus, topic, group, handle, attemptMs = defaultAttemptMs } = options;
   const consumer = { topic: topic.name, group };
-  const begun = new WeakSet<ReceivedEvent>();
-  const handled: Handler<DecodedEvent<M>> = async (decoded, signal) => {
-    begun.add(decoded.event);
+  const own = attempts({ ...options, attemptMs }, (begun) => async (decoded, signal) => {
+    begun(decoded);
     await handle(decoded, signal);
     return "handled";
-  };
-  const decoded = decode(eventDecoder(codec, topic), handled);
-  const timed: Handler<ReceivedEvent> = deadline(attemptMs, (event) => begun.has(event), decoded);
-  const kept = deadLetter(consumer, { bus, log }, retry(timed));
-  const measured = telemetry(consumer, options, ownGroup(consumer, kept));
+  });
+  const measured = telemetry(consumer, options, own);
   return bus.subscribe({
     ...consumer,
     handle: async (event, signal) => {

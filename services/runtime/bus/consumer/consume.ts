@@ -3,18 +3,14 @@ import type { Logger } from "../../log/log.ts";
 import type { Database } from "../../postgres/database.ts";
 import { startPruning } from "../../postgres/pruning.ts";
 import type { EventCodec } from "../envelope.ts";
-import type { EventBus, ReceivedEvent, Subscription } from "../event-bus.ts";
+import type { EventBus, Subscription } from "../event-bus.ts";
 import type { Fact, Topic } from "../topics.ts";
+import { attempts, defaultAttemptMs } from "./attempts.ts";
 import { createBatch } from "./batch.ts";
 import type { FactHandler } from "./bounded-handler.ts";
-import { deadLetter } from "./dead-letter.ts";
-import { deadline } from "./deadline.ts";
-import { decode, eventDecoder } from "./decode.ts";
+import { eventDecoder } from "./decode.ts";
 import { dedup } from "./dedup.ts";
 import { pruneHandledEvents } from "./handled-event.ts";
-import type { Handler } from "./handler.ts";
-import { ownGroup } from "./own-group.ts";
-import { retry } from "./retry.ts";
 import { telemetry } from "./telemetry.ts";
 
 export interface ConsumeOptions<M extends Fact, Schema> {
@@ -40,22 +36,18 @@ export interface ConsumeOptions<M extends Fact, Schema> {
  * Needs `createHandledEventTable` in the schema, and prunes that table.
  */
 export function consume<M extends Fact, Schema>(options: ConsumeOptions<M, Schema>): Subscription {
-  const { bus, codec, topic, group, database, handle, attemptMs = 1_000, log, tracer } = options;
+  const { bus, codec, topic, group, database, handle, attemptMs = defaultAttemptMs, log, tracer } = options;
   const consumer = { topic: topic.name, group };
-  const decodeEvent = eventDecoder(codec, topic);
+  const decode = eventDecoder(codec, topic);
   // A batch that is cut leaves time for the attempts of the event that it was cut for.
-  const batch = createBatch({ consumer, decode: decodeEvent, database, handle, batchMs: attemptMs / 2, log, tracer });
-  const begun = new WeakSet<ReceivedEvent>();
-  const marked: FactHandler<M, Schema> = (decoded, transaction, signal) => {
-    begun.add(decoded.event);
-    return handle(decoded, transaction, signal);
-  };
-  const once = dedup(consumer, database, marked, attemptMs);
-  const decoded = decode(decodeEvent, once);
-  const timed: Handler<ReceivedEvent> = deadline(attemptMs, (event) => begun.has(event), decoded);
-  const tried = retry(timed);
-  const kept = deadLetter(consumer, { bus, log }, tried);
-  const own = ownGroup(consumer, kept);
+  const batch = createBatch({ consumer, decode, database, handle, batchMs: attemptMs / 2, log, tracer });
+  const own = attempts({ ...options, attemptMs }, (begun) => {
+    const marked: FactHandler<M, Schema> = (decoded, transaction, signal) => {
+      begun(decoded);
+      return handle(decoded, transaction, signal);
+    };
+    return dedup(consumer, database, marked, attemptMs);
+  });
   const batched = batch.layer(own);
   const measured = telemetry(consumer, options, batched);
   const subscription = bus.subscribe({
