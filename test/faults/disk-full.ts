@@ -5,10 +5,10 @@ import { verifyLedger } from "../../cli/ledger/verify-ledger.ts";
 import { describeVerdict, type Verdict } from "../support/checker.ts";
 import { reach, say } from "../support/fault-driver.ts";
 import { type FaultWorld, startFaultWorld } from "../support/fault-world.ts";
+import { startOwnPostgres } from "../support/own-postgres.ts";
 import { serves, startServiceMesh } from "../support/service-mesh.ts";
 import { mountSmallDisk } from "../support/small-disk.ts";
 import { underLoad } from "../support/steady-load.ts";
-import { startStoppablePostgres } from "../support/stoppable-postgres.ts";
 import type { Workload } from "../support/workload.ts";
 
 /**
@@ -93,7 +93,7 @@ async function startOn(
     const world = await startFaultWorld({ name: "disk", dataDirectory: path });
     return { world, processes: () => (isAlive(world.server.pid) ? ["cadre"] : []) };
   }
-  const postgres = await startStoppablePostgres(whose === "database" ? path : undefined);
+  const postgres = await startOwnPostgres(whose === "database" ? path : undefined);
   opened.defer(() => postgres.dispose());
   const mesh = await startServiceMesh({
     databaseUrl: postgres.url,

@@ -23,8 +23,6 @@ export interface ServiceProcess {
 /** All services, each in a process of its own, on a PostgreSQL that is somebody else's. */
 export interface ServiceMesh extends RunningCadre {
   readonly services: readonly ServiceProcess[];
-  /** Whether both gateways say that everything serves. */
-  isReady(): Promise<boolean>;
 }
 
 export interface ServiceMeshOptions {
@@ -33,8 +31,6 @@ export interface ServiceMeshOptions {
   readonly settings?: Readonly<Record<string, string>>;
   /** Kept after `dispose` if given. */
   readonly dataDirectory?: string;
-  /** What the environment of one of several of a service, counted from 0, is besides. */
-  readonly environmentOf?: (service: StartableService, nth: number) => Readonly<Record<string, string>>;
 }
 
 /** Starts all of it, as `cadre mesh` would, and waits until it serves. */
@@ -49,12 +45,7 @@ export async function startServiceMesh(options: ServiceMeshOptions): Promise<Ser
   });
   let errors = "";
   const onError = (text: string): void => void (errors = `${errors}${text}`.slice(-100_000));
-  const counts = new Map<StartableService, number>();
-  const services = members.map(({ service, settings }) => {
-    const nth = counts.get(service) ?? 0;
-    counts.set(service, nth + 1);
-    return serviceProcess(service, { ...settings, ...options.environmentOf?.(service, nth) }, onError);
-  });
+  const services = members.map(({ service, settings }) => serviceProcess(service, settings, onError));
   const gateways = members.filter(({ service }) => service === "gateway").map(({ settings }) => settings);
   const adminUrls = gateways.map(({ CADRE_ADMIN_PORT }) => `http://127.0.0.1:${CADRE_ADMIN_PORT}`);
   const isReady = async (): Promise<boolean> => (await Promise.all(adminUrls.map(serves))).every(Boolean);
@@ -73,7 +64,6 @@ export async function startServiceMesh(options: ServiceMeshOptions): Promise<Ser
   }
   const mesh: ServiceMesh = {
     services,
-    isReady,
     url: `http://127.0.0.1:${gateways[0]?.CADRE_PORT}`,
     adminUrl: adminUrls[0] ?? "",
     adminKey: readFileSync(join(dataDirectory, "admin.key"), "utf8").trim(),
