@@ -4,6 +4,7 @@ import { SessionService } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
 import { ToolService } from "@cadre/gen/cadre/tools/v1/tool_pb";
 import { pino } from "pino";
 import { expect, test } from "vitest";
+import { AppError } from "../../runtime/errors/app-error.ts";
 import { createHealthRegistry } from "../../runtime/health/health-registry.ts";
 import { createHealth, type HealthOptions } from "./health.ts";
 import { watchHealth } from "./watch-health.ts";
@@ -38,6 +39,19 @@ test("one that does not answer, and one that says so, do not serve; the others a
   expect(
     await statesOf({ tools: serving("tools"), orchestrator: deaf, credentials: peer("credentials", () => 2) }),
   ).toEqual({ gateway: 1, tools: 1, orchestrator: 2, credentials: 2 });
+});
+
+test("of one that cannot be asked it says why", async () => {
+  const refusing: Peer = {
+    getReadiness: () => Promise.reject(new AppError("UNAVAILABLE", "the clocks of gateway and tools differ")),
+  };
+  const { services } = await healthOf({ tools: refusing, orchestrator: deaf }).breakdown();
+  const details = services.map(({ service, dependencies }) => [service, dependencies.map(({ detail }) => detail)]);
+  expect(Object.fromEntries(details)).toEqual({
+    gateway: [],
+    tools: ["the clocks of gateway and tools differ"],
+    orchestrator: ["no answer within 50 ms"],
+  });
 });
 
 test("the whole serves if each does", async () => {

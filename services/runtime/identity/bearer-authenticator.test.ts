@@ -24,6 +24,7 @@ const log = pino({ level: "silent" });
 /** A feed that the test moves by hand. */
 class ManualFeed implements ChangeFeed {
   fresh = true;
+  readonly failure = undefined;
   revision = 5n;
   readonly #listeners = new Set<ChangeListener>();
 

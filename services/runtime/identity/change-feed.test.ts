@@ -6,7 +6,9 @@ import {
 } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import { pino } from "pino";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { AppError } from "../errors/app-error.ts";
 import { type ChangeFeed, type ChangeFeedOptions, createChangeFeed } from "./change-feed.ts";
+import { clockDependency } from "./clock-dependency.ts";
 
 const log = pino({ level: "silent" });
 
@@ -65,6 +67,7 @@ let streams: FakeStream[];
 let acknowledged: { watcherId: string; revision: bigint }[];
 let answerDelayMs: number;
 let freshForMs: number;
+let refusal: AppError | undefined;
 let feed: ChangeFeed;
 const heard: string[] = [];
 
@@ -74,6 +77,7 @@ beforeEach(async () => {
   acknowledged = [];
   answerDelayMs = 0;
   freshForMs = 900;
+  refusal = undefined;
   heard.length = 0;
   const client: ChangeFeedOptions["client"] = {
     watchChanges({ watcherId }, options) {
@@ -82,6 +86,7 @@ beforeEach(async () => {
       return stream.read(options?.signal);
     },
     async acknowledgeChanges({ watcherId, revision }) {
+      if (refusal !== undefined) throw refusal;
       heard.push(`acknowledged ${revision}`);
       acknowledged.push({ watcherId: watcherId ?? "", revision: revision ?? 0n });
       const answer = create(AcknowledgeChangesResponseSchema, { freshForMs });
@@ -212,4 +217,24 @@ test("who waits until it is fresh is told, or may give up", async () => {
   await pass(0);
   await waiting;
   await feed.whenFresh();
+});
+
+test("a refusal for the clock shows in readiness until an acknowledgement is taken again; another failure does not", async () => {
+  const clock = async () => (await clockDependency(feed).check()).detail;
+  stream().heartbeat(1n);
+  await pass(0);
+  expect(await clock()).toBe("");
+  refusal = new AppError("UNAVAILABLE", "the clocks differ", { metadata: { clocks: "differ" } });
+  stream().heartbeat(1n);
+  await pass(0);
+  expect(await clock()).toBe("the clocks differ");
+  refusal = new AppError("UNAVAILABLE", "no answer");
+  stream().heartbeat(1n);
+  await pass(0);
+  expect(feed.failure?.message).toBe("no answer");
+  expect(await clock()).toBe("");
+  refusal = undefined;
+  stream().heartbeat(1n);
+  await pass(0);
+  expect(feed.failure).toBeUndefined();
 });

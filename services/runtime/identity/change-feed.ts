@@ -1,6 +1,8 @@
 import { randomBytes } from "node:crypto";
 import type { AuthenticationService, WatchChangesResponse } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import type { Client } from "@connectrpc/connect";
+import type { AppError } from "../errors/app-error.ts";
+import { toAppError } from "../errors/failure.ts";
 import type { Logger } from "../log/log.ts";
 import { backOffMs } from "../wait/back-off.ts";
 
@@ -45,6 +47,8 @@ export interface ChangeListener {
 export interface ChangeFeed {
   /** Whether what was remembered may be relied on now. */
   isFresh(): boolean;
+  /** Why credentials could not be heard or told last; undefined since it was fresh again. */
+  readonly failure: AppError | undefined;
   /** The revision up to which changes were applied. */
   readonly revision: bigint;
   /** Adds a listener; returns what removes it. */
@@ -81,6 +85,7 @@ export function createChangeFeed(options: ChangeFeedOptions): ChangeFeed {
   let revision = 0n;
   let freshUntil = Number.NEGATIVE_INFINITY;
   let connections = 0;
+  let failure: AppError | undefined;
 
   /** One stream, from its beginning to its end. */
   async function watch(): Promise<void> {
@@ -102,7 +107,9 @@ export function createChangeFeed(options: ChangeFeedOptions): ChangeFeed {
         acknowledging = true;
         void acknowledge(watcherId, signal)
           .catch((thrown: unknown) => {
-            if (!signal.aborted) log.debug({ err: thrown }, "a change could not be acknowledged");
+            if (signal.aborted) return;
+            failure = toAppError(thrown);
+            log.debug({ err: thrown }, "a change could not be acknowledged");
           })
           .finally(() => {
             acknowledging = false;
@@ -126,7 +133,9 @@ export function createChangeFeed(options: ChangeFeedOptions): ChangeFeed {
       );
       if (signal.aborted) return;
       freshUntil = Math.max(freshUntil, sentAt + freshForMs);
-      if (isFresh()) for (const resolve of waiting) resolve();
+      if (!isFresh()) continue;
+      failure = undefined;
+      for (const resolve of waiting) resolve();
     } while (acknowledged !== revision);
   }
 
@@ -160,6 +169,7 @@ export function createChangeFeed(options: ChangeFeedOptions): ChangeFeed {
         await watch();
       } catch (thrown) {
         if (stopping.signal.aborted) return;
+        failure = toAppError(thrown);
         log.debug({ err: thrown }, "the stream of changes broke");
       }
       // A stream that lived for a while ended for a reason of its own, such as its deadline.
@@ -171,6 +181,9 @@ export function createChangeFeed(options: ChangeFeedOptions): ChangeFeed {
   const running = run();
   return {
     isFresh,
+    get failure() {
+      return failure;
+    },
     get revision() {
       return revision;
     },

@@ -23,6 +23,7 @@ beforeEach(() => {
   isFresh = true;
   const changes: ChangeFeed = {
     isFresh: () => isFresh,
+    failure: undefined,
     revision: 1n,
     listen: (listener) => {
       listeners.push(listener);

@@ -15,7 +15,12 @@ import { ensureDevCertificates } from "./dev-authority.ts";
 import { encodePrincipal, freezePrincipal } from "./principal.ts";
 import { Refusal } from "./refusal.ts";
 import { createLocalAuthority, type KeyProof, type ServiceIdentity } from "./service-identity.ts";
-import { createServiceTokenSigner, createServiceTokenVerifier, serviceTokenHeader } from "./service-token.ts";
+import {
+  createServiceTokenSigner,
+  createServiceTokenVerifier,
+  isClockRefusal,
+  serviceTokenHeader,
+} from "./service-token.ts";
 import { createServiceTokenAuthenticator } from "./service-token-authenticator.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "mesh-"));
@@ -164,6 +169,7 @@ describe("a token that is not what it seems", () => {
     const token = await sign({ ...good, ...claims });
     expect(await refusalOf(() => verifier.verify(token))).toBe(`UNAVAILABLE ${code}`);
     await expect(async () => verifier.verify(token)).rejects.toThrow("the clocks of gateway and tools differ");
+    expect(await Promise.resolve(token).then(verifier.verify).catch(isClockRefusal)).toBe(true);
     // The control: times of one that is forged say nothing.
     const forged = `${token.slice(0, -4)}AAAA`;
     expect(await refusalOf(() => verifier.verify(forged))).toBe("UNAUTHENTICATED SIGNATURE");

@@ -184,7 +184,13 @@ function refusalOfToken(thrown: unknown, service: string, audience: string): App
   const options = { cause: thrown, actor: service };
   if (code !== "EXPIRED" && code !== "NOT_YET_VALID") return refused(code, options);
   const message = `the clocks of ${service} and ${audience} differ by more than ${skewSeconds} s: synchronise them (NTP)`;
-  return new AppError("UNAVAILABLE", message, { cause: new Refusal(code, options), retryAfterMs: 1_000 });
+  const cause = new Refusal(code, options);
+  return new AppError("UNAVAILABLE", message, { cause, retryAfterMs: 1_000, metadata: { clocks: "differ" } });
+}
+
+/** Whether a peer refused a call because its clock and this process's differ; its message names both services. */
+export function isClockRefusal({ reason, metadata }: AppError): boolean {
+  return reason === "UNAVAILABLE" && metadata["clocks"] === "differ";
 }
 
 function lookupKey(token: string): string {
