@@ -1,5 +1,5 @@
 import { timestampDate } from "@bufbuild/protobuf/wkt";
-import { jsonOf, type SubjectVersion, type VersionOrigin } from "@cadre/sdk";
+import { jsonOf, ReviewState, type SubjectVersion, type VersionOrigin } from "@cadre/sdk";
 import type { Command } from "commander";
 import { type ConnectionFlags, connect, withConnection } from "../connection.ts";
 import { readSource, type SourceFlags, setTimeoutMs, toContract } from "../contracts/contract-source.ts";
@@ -8,6 +8,7 @@ import { isSame, setToJson, tellDifferences } from "../contracts/tell-contracts.
 import { exitCode } from "../exit-code.ts";
 import { CliError } from "../failure.ts";
 import { printJson, printTable, shorten } from "../output.ts";
+import { printReviews, registerReviews } from "./contracts-reviews.ts";
 
 type Flags = ConnectionFlags & { readonly json?: boolean };
 
@@ -20,7 +21,8 @@ export function registerContracts(program: Command): void {
       "Lints .proto files and registers them, all or nothing: each under its path, and a topic's file under the topic's subject as well. Nothing is registered if a file breaks who holds to the version before.",
     )
     .option("--force", "register what breaks as well; wants the role admin")
-    .option("--reason <text>", "why, for the audit log and the history; needed with --force")
+    .option("--review", "have an admin decide on what breaks, instead of refusing it")
+    .option("--reason <text>", "why, for the audit log and the history; needed with --force and --review")
     .action(async (directory: string | undefined, flags: PushFlags) => {
       const { runPush } = await import("../contracts/run-push.ts");
       process.exitCode = await runPush(directory, flags);
@@ -75,13 +77,15 @@ export function registerContracts(program: Command): void {
 
   withConnection(contracts.command("history"))
     .description(
-      "Lists the versions of a subject: who registered each, when, with which set, and why if it was forced.",
+      "Lists the versions of a subject: who registered each, when, with which set, and why if it was forced or approved; and the reviews that it was not approved in.",
     )
     .argument("<subject>", "the subject")
     .option("--json", "print JSON")
     .action(async (subject: string, flags: Flags) => {
-      const versions = await (await connect(flags)).contracts.history(subject);
-      if (flags.json === true) return printJson({ versions: versions.map((version) => jsonOf(version)) });
+      const { contracts: registry } = await connect(flags);
+      const versions = await registry.history(subject);
+      const reviews = await registry.reviews.list({ subject });
+      if (flags.json === true) return printJson({ versions: versions.map(jsonOf), reviews: reviews.map(jsonOf) });
       printTable(
         versions,
         [
@@ -90,11 +94,16 @@ export function registerContracts(program: Command): void {
           { title: "registered", cell: registeredAt },
           { title: "by", cell: ({ registeredBy }) => shorten(registeredBy, 40) },
           { title: "set", cell: ({ setDigest }) => setDigest.replace("sha256:", "").slice(0, 12) },
+          { title: "asked for by", cell: ({ requestedBy }) => shorten(requestedBy, 40) },
           { title: "forced because", cell: ({ forcedReason }) => forcedReason },
         ],
         "There are no versions.",
       );
+      const others = reviews.filter(({ state }) => state !== ReviewState.APPROVED);
+      if (others.length > 0) printReviews(others);
     });
+
+  registerReviews(contracts);
 }
 
 function withSource(command: Command): Command {

@@ -1,8 +1,9 @@
-import type { ComparedContract } from "@cadre/sdk";
+import { type ComparedContract, jsonOf, type Review } from "@cadre/sdk";
 import { type ConnectionFlags, connect } from "../connection.ts";
 import { type ExitCode, exitCode } from "../exit-code.ts";
 import { CliError } from "../failure.ts";
 import { printJson, printLine, printNotice } from "../output.ts";
+import { showTime } from "../time.ts";
 import { readSource, type SourceFlags, setTimeoutMs, toContract } from "./contract-source.ts";
 import { lintContracts } from "./lint-contracts.ts";
 import { isBroken, isSame, setToJson, tellDifferences } from "./tell-contracts.ts";
@@ -11,6 +12,7 @@ import { isBroken, isSame, setToJson, tellDifferences } from "./tell-contracts.t
 export interface PushFlags extends ConnectionFlags, SourceFlags {
   readonly json?: boolean;
   readonly force?: boolean;
+  readonly review?: boolean;
   readonly reason?: string;
 }
 
@@ -20,9 +22,10 @@ export interface PushFlags extends ConnectionFlags, SourceFlags {
  * @throws CliError if the flags do not fit together
  */
 export async function runPush(directory: string | undefined, flags: PushFlags): Promise<ExitCode> {
-  const { force = false, reason = "", json = false } = flags;
-  if (force && reason === "") {
-    throw new CliError(exitCode.usage, "--force needs a --reason, which the audit log keeps");
+  const { force = false, review = false, reason = "", json = false } = flags;
+  if (force && review) throw new CliError(exitCode.usage, "--force needs no --review");
+  if ((force || review) && reason === "") {
+    throw new CliError(exitCode.usage, `--${force ? "force" : "review"} needs a --reason, which the audit log keeps`);
   }
   const tellStep = (text: string): void => {
     if (!json) printNotice(text);
@@ -38,9 +41,12 @@ export async function runPush(directory: string | undefined, flags: PushFlags): 
   const compared = await registry.compare(contracts);
   const broken = compared.contracts.filter(isBroken);
   if (broken.length > 0 && !force) {
+    if (!json) tellDifferences(broken, source.files);
+    if (review) return tellReview(await registry.reviews.request(contracts, reason), json);
     if (json) printJson(setToJson({ ...compared, contracts: broken }));
-    else tellDifferences(broken, source.files);
-    printNotice("Nothing was registered. An admin can force it: --force --reason '…'");
+    printNotice(
+      "Nothing was registered. Have an admin decide: --review --reason '…'. An admin can force it: --force --reason '…'",
+    );
     return exitCode.failed;
   }
   const isNew = (contract: ComparedContract): boolean => !isSame(contract);
@@ -58,6 +64,15 @@ export async function runPush(directory: string | undefined, flags: PushFlags): 
   }
   printLine(`digest ${pushed.digest}`);
   printNotice(`${added} registered, ${pushed.contracts.length - added} as they were.`);
+  return exitCode.done;
+}
+
+function tellReview(review: Review, json: boolean): ExitCode {
+  if (json) printJson({ review: jsonOf(review) });
+  else printLine(`review ${review.reviewId}`);
+  printNotice(
+    `Nothing is registered until an admin approves it: cadre contracts reviews approve ${review.reviewId}, until ${showTime(review.expiresAt)}.`,
+  );
   return exitCode.done;
 }
 

@@ -1,24 +1,12 @@
-import type { MessageInitShape } from "@bufbuild/protobuf";
 import {
   type CompareContractsResponse,
-  type ContractSchema,
   ContractService,
   type PushContractsResponse,
   type VersionOrigin,
 } from "@cadre/gen/cadre/registry/v1/contract_pb";
 import type { Caller, CallOptions } from "./caller.ts";
-
-/** A `.proto` file, to be registered under its path. */
-export interface ContractInit {
-  /** What others import it by, for example `shop/v1/order.proto`. */
-  readonly path: string;
-  /** Its text; at most 1 MiB. */
-  readonly schema: string;
-  /** The paths that it imports, without `google/protobuf/…`; each stands before it in the set. */
-  readonly imports: readonly string[];
-  /** Further subjects, for example `orders-value` for what the topic `orders` carries. */
-  readonly subjects?: readonly string[];
-}
+import { type ContractInit, toContract } from "./contract-init.ts";
+import { createReviews, type Reviews } from "./review.ts";
 
 /** How each contract stands under each of its subjects, and the digest of the set. */
 export type PushedContracts = Omit<PushContractsResponse, "$typeName" | "$unknown">;
@@ -39,6 +27,8 @@ export interface Contracts {
   compare(contracts: readonly ContractInit[], options?: CallOptions): Promise<PushedContracts>;
   /** Who registered the versions of a subject, when and, if they were forced, why. @throws CadreError `SUBJECT_NOT_FOUND` */
   history(subject: string, options?: CallOptions): Promise<readonly VersionOrigin[]>;
+  /** Pushes that break and wait for an admin. */
+  readonly reviews: Reviews;
 }
 
 const pageSize = 1_000;
@@ -66,13 +56,8 @@ export function createContracts(caller: Caller): Contracts {
         if (versions.length < pageSize) return all;
       }
     },
+    reviews: createReviews(caller),
   };
-}
-
-function toContract({ path, schema, imports, subjects = [] }: ContractInit) {
-  return { path, schema, imports: [...imports], subjects: [...subjects] } satisfies MessageInitShape<
-    typeof ContractSchema
-  >;
 }
 
 function toPushed({

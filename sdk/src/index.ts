@@ -49,12 +49,20 @@ export type {
 } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
 export { TurnState } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
 export type { Session, Turn, TurnToolCall } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
-export { type ComparedContract, ContractState, type VersionOrigin } from "@cadre/gen/cadre/registry/v1/contract_pb";
+export {
+  type ComparedContract,
+  type Contract,
+  ContractState,
+  type Review,
+  ReviewState,
+  type VersionOrigin,
+} from "@cadre/gen/cadre/registry/v1/contract_pb";
 export { type Incompatibility, SchemaType, type SubjectVersion } from "@cadre/gen/cadre/registry/v1/registry_pb";
 export { SideEffects, type Tool, type ToolDefinition, ToolKind } from "@cadre/gen/cadre/tools/v1/tool_pb";
 export type { AgentOptions, Agents } from "./agent.ts";
 export type { CallOptions, EffectCallOptions } from "./caller.ts";
-export type { ContractInit, Contracts, PushedContracts } from "./contract.ts";
+export type { Contracts, PushedContracts } from "./contract.ts";
+export type { ContractInit } from "./contract-init.ts";
 export { type Cadre, type CadreOptions, createCadre, type Identity } from "./create-cadre.ts";
 export type { DeadLetterFilterOptions, DeadLetters } from "./dead-letter.ts";
 export {
@@ -107,6 +115,7 @@ export type { Models } from "./model.ts";
 export type { Listing, Page, PageOptions } from "./page.ts";
 export type { EventsOptions, ReconnectOptions, StreamBreak } from "./resumed-stream.ts";
 export type { RetryOptions } from "./retry.ts";
+export type { ReviewFilterOptions, Reviews, ReviewWithContracts } from "./review.ts";
 export type { RunBudgetOptions, RunDefinition, RunGraph } from "./runs/run-definition.ts";
 export { RunFailed } from "./runs/run-failed.ts";
 export type { RunFilterOptions } from "./runs/run-filter.ts";

@@ -67,6 +67,13 @@ beforeAll(async () => {
   idsOfB.set("tool", quick?.toolId ?? "");
   await session.send("held: {}", { onBusy: "enqueue" });
   idsOfB.set("call", await called);
+  const file = (type: string) => ({
+    path: "b.proto",
+    schema: `syntax = "proto3"; message B { ${type} id = 1; }`,
+    imports: [],
+  });
+  await b.contracts.push([file("string")]);
+  idsOfB.set("rev", (await b.contracts.reviews.request([file("int64")], "a probe")).reviewId);
   idsOfB.set("dlt", (await putAside(database.url, b, 1))[0]?.deadLetterId ?? "");
 
   const revoked = await operator.keys.issue({ name: "to be revoked", scopes: ["*"], role: "admin" });
@@ -131,6 +138,9 @@ const requestOf: Readonly<Record<string, JsonObject>> = {
   ForceContracts: { contracts, reason: "a probe" },
   CompareContracts: { contracts },
   ListSubjectHistory: { subject: "probe" },
+  RequestReview: { contracts, reason: "a probe" },
+  GetReviewFile: { path: "b.proto" },
+  RejectReview: { reason: "a probe" },
   SetLimit: { name: "sessions", value: "200" },
 };
 
@@ -150,6 +160,7 @@ const endings = [
   "CancelRun",
   "Drain",
   "DiscardDeadLetter",
+  "RejectReview",
   "Connect",
   "RevokeKey",
   "DeleteRun",

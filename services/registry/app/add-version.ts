@@ -38,6 +38,8 @@ export interface Origin {
   readonly by: string;
   /** Why it may break; empty if it may not. */
   readonly reason: string;
+  /** The UUID of the review that it was approved in. */
+  readonly reviewId?: string;
 }
 
 /** A version that a schema is from now on, or was before. */
@@ -72,7 +74,7 @@ export async function addVersion(
   subject: string,
   input: SchemaInput,
   room: Room,
-  { by, reason }: Origin,
+  origin: Origin,
 ): Promise<AddedVersion> {
   const resolved = await resolveSchema(change, input);
   const { schema: read } = resolved;
@@ -95,8 +97,8 @@ export async function addVersion(
   const findings = await findBreaks(change, resolved, versionsToCompare(compatibility, live), compatibility);
   const schemaId = await change.addSchema(read, resolved.referencedIds);
   const version = (rows.at(-1)?.version ?? 0) + 1;
-  const forcedReason = findings.length > 0 ? reason : "";
+  const forcedReason = findings.length > 0 ? origin.reason : "";
   const row = { subject, version, schemaId, deleted: false, forcedReason };
-  await change.addVersion(row, by);
+  await change.addVersion(row, origin.by, origin.reviewId);
   return { row, schema: await schemaOf(change, row), read, isNew: true, previous: live.at(-1), findings };
 }

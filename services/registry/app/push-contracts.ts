@@ -1,6 +1,15 @@
 import { AppError } from "../../runtime/errors/app-error.ts";
-import { assertContractSet, type Contract, digestOfSet, subjectsOf } from "../domain/contract-set.ts";
-import { incompatibleSet, type VersionFinding } from "../domain/incompatible.ts";
+import {
+  assertContractSet,
+  type ComparedContract,
+  type Contract,
+  type ContractSet,
+  type ContractState,
+  digestOfSet,
+  isChanged,
+  subjectsOf,
+} from "../domain/contract-set.ts";
+import { incompatibleSet } from "../domain/incompatible.ts";
 import type { RegistryChange } from "../store/registry-store.ts";
 import {
   type AddedVersion,
@@ -13,25 +22,6 @@ import {
 } from "./add-version.ts";
 import type { RegistryDeps } from "./deps.ts";
 import { schemaOf } from "./find-version.ts";
-
-/** How a contract stands to the subject's versions: `follows` if nothing but what it imports has changed. */
-export type ContractState = "same" | "new" | "changed" | "follows" | "breaks";
-
-/** A contract under one of its subjects. */
-export interface ComparedContract {
-  readonly path: string;
-  readonly subject: string;
-  readonly state: ContractState;
-  readonly version: number;
-  readonly schemaId: number;
-  readonly findings: readonly VersionFinding[];
-}
-
-/** A set under all of its subjects. */
-export interface ContractSet {
-  readonly contracts: readonly ComparedContract[];
-  readonly digest: string;
-}
 
 /**
  * Registers contracts in one transaction: all, or nothing.
@@ -69,14 +59,16 @@ export async function compareContracts(
   const set = await store.rehearse(registrant.orgId, contracts.flatMap(subjectsOf), (change) =>
     addSet(change, contracts, room, origin),
   );
-  // The ids of what was taken back are nobody's.
-  return {
-    ...set,
-    contracts: set.contracts.map((one) => (one.state === "same" ? one : { ...one, schemaId: 0 })),
-  };
+  return withoutNewIds(set);
 }
 
-async function addSet(
+/** A set that was taken back: the ids that it had were nobody's. */
+export function withoutNewIds(set: ContractSet): ContractSet {
+  return { ...set, contracts: set.contracts.map((one) => (one.state === "same" ? one : { ...one, schemaId: 0 })) };
+}
+
+/** Adds all contracts within a transaction, whatever they break. Throws as `addVersion`, with the file. */
+export async function addSet(
   change: RegistryChange,
   contracts: readonly Contract[],
   room: Room,
@@ -101,15 +93,14 @@ async function addSet(
       const { row, findings, read } = added;
       const { version, schemaId } = row;
       if (subject === contract.path) versions.set(contract.path, version);
-      compared.push({ path: contract.path, subject, state: await stateOf(change, added), version, schemaId, findings });
+      const state = await stateOf(change, added);
+      const base = added.previous?.version ?? 0;
+      compared.push({ path: contract.path, subject, state, base, version, schemaId, findings });
       members.push({ subject, contentDigest: read.contentDigest });
     }
   }
   const digest = digestOfSet(members);
-  await change.markPushed(
-    compared.filter(({ state }) => state !== "same"),
-    digest,
-  );
+  await change.markPushed(compared.filter(isChanged), digest);
   return { contracts: compared, digest };
 }
 

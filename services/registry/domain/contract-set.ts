@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { AppError } from "../../runtime/errors/app-error.ts";
+import type { VersionFinding } from "./incompatible.ts";
 import { assertSubject } from "./subject.ts";
 
 /** A file of a set. */
@@ -12,6 +13,32 @@ export interface Contract {
   readonly imports: readonly string[];
   /** Its further subjects. */
   readonly subjects: readonly string[];
+}
+
+/** How a contract stands to the subject's versions: `follows` if nothing but what it imports has changed. */
+export type ContractState = "same" | "new" | "changed" | "follows" | "breaks";
+
+/** A contract under one of its subjects. */
+export interface ComparedContract {
+  readonly path: string;
+  readonly subject: string;
+  readonly state: ContractState;
+  /** The latest version before it; 0 if there is none, or if it is the same. */
+  readonly base: number;
+  readonly version: number;
+  readonly schemaId: number;
+  readonly findings: readonly VersionFinding[];
+}
+
+/** A set under all of its subjects. */
+export interface ContractSet {
+  readonly contracts: readonly ComparedContract[];
+  readonly digest: string;
+}
+
+/** Whether registering it makes a version. */
+export function isChanged({ state }: ComparedContract): boolean {
+  return state !== "same";
 }
 
 /** All subjects of a file; the first one stands for it where it is imported. */

@@ -1,31 +1,20 @@
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { ContractCheckService, ContractService, ContractState } from "@cadre/gen/cadre/registry/v1/contract_pb";
+import { ContractCheckService, ContractService } from "@cadre/gen/cadre/registry/v1/contract_pb";
 import type { AuditSink } from "../../runtime/audit/audit-sink.ts";
 import { BoundedMap } from "../../runtime/identity/bounded-map.ts";
+import { fromUuid } from "../../runtime/ids/id.ts";
 import { type Implementation, implement } from "../../runtime/rpc/implementation.ts";
 import type { RegistryDeps } from "../app/deps.ts";
 import { findUnregistered } from "../app/find-unregistered.ts";
-import {
-  type ContractSet,
-  compareContracts,
-  type ContractState as State,
-  pushContracts,
-} from "../app/push-contracts.ts";
+import { compareContracts, pushContracts } from "../app/push-contracts.ts";
 import { listHistory } from "../app/read-registry.ts";
 import { forceFor, orgOf, registrantOf } from "./caller.ts";
-import { fromFinding } from "./convert.ts";
+import { fromSet } from "./convert-contract.ts";
+import { reviewHandlers } from "./review-handlers.ts";
 
 const defaultLimit = 1_000;
 /** Contracts that are not compiled anew each time a service asks for them; some builds of some tens of files. */
 const maxKnown = 1_000;
-
-const states: Readonly<Record<State, ContractState>> = {
-  same: ContractState.SAME,
-  new: ContractState.NEW,
-  changed: ContractState.CHANGED,
-  follows: ContractState.FOLLOWS,
-  breaks: ContractState.BREAKS,
-};
 
 /**
  * The contracts of the caller's org.
@@ -47,12 +36,14 @@ export function contractHandlers(deps: RegistryDeps, audit: AuditSink): Implemen
     async listSubjectHistory({ subject, offset, limit }, context) {
       const history = await listHistory(deps, orgOf(context), subject, { offset, limit: limit || defaultLimit });
       return {
-        versions: history.map(({ registeredAt, ...origin }) => ({
+        versions: history.map(({ registeredAt, reviewId, ...origin }) => ({
           ...origin,
           registeredAt: timestampFromDate(registeredAt),
+          reviewId: reviewId === undefined ? "" : fromUuid("rev", reviewId),
         })),
       };
     },
+    ...reviewHandlers(deps, audit),
   });
 }
 
@@ -72,15 +63,4 @@ export function contractCheckHandlers(
       return { absent: [...absent], different: [...different] };
     },
   });
-}
-
-function fromSet({ contracts, digest }: ContractSet) {
-  return {
-    digest,
-    contracts: contracts.map(({ state, findings, ...contract }) => ({
-      ...contract,
-      state: states[state],
-      incompatibilities: findings.map(fromFinding),
-    })),
-  };
 }

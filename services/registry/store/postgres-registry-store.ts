@@ -3,7 +3,9 @@ import type { Database } from "../../runtime/postgres/database.ts";
 import type { ReadSchema, Reference } from "../domain/schema.ts";
 import type { OwnSettings } from "../domain/settings.ts";
 import { PostgresRegistryView } from "./postgres-registry-view.ts";
+import { PostgresReviewChange } from "./postgres-review-store.ts";
 import type { RegistryChange, RegistryStore, RegistryView, VersionRow } from "./registry-store.ts";
+import type { ReviewChange } from "./review-store.ts";
 import type { RegistrySchema } from "./schema.ts";
 
 /** The registry in PostgreSQL, as the role that row-level security binds to the org. */
@@ -52,6 +54,7 @@ export class PostgresRegistryStore implements RegistryStore {
 }
 
 class PostgresRegistryChange extends PostgresRegistryView implements RegistryChange {
+  override readonly reviews: ReviewChange;
   readonly #transaction: Transaction<RegistrySchema>;
   readonly #orgId: string;
 
@@ -59,6 +62,7 @@ class PostgresRegistryChange extends PostgresRegistryView implements RegistryCha
     super(transaction);
     this.#transaction = transaction;
     this.#orgId = orgId;
+    this.reviews = new PostgresReviewChange(transaction, orgId);
   }
 
   async hold(references: readonly Reference[]): Promise<boolean> {
@@ -108,9 +112,9 @@ class PostgresRegistryChange extends PostgresRegistryView implements RegistryCha
     return schema_id;
   }
 
-  async addVersion(row: Omit<VersionRow, "deleted">, by: string): Promise<void> {
+  async addVersion(row: Omit<VersionRow, "deleted">, by: string, reviewId: string | undefined): Promise<void> {
     const { subject, version, schemaId, forcedReason } = row;
-    const origin = { forced_reason: forcedReason, registered_by: by };
+    const origin = { forced_reason: forcedReason, registered_by: by, review_id: reviewId ?? null };
     await this.#transaction
       .insertInto("subject_version")
       .values({ org_id: this.#orgId, subject, version, schema_id: schemaId, ...origin })

@@ -1,5 +1,6 @@
 import { sql, type Transaction } from "kysely";
 import type { OwnSettings, SettingsPair } from "../domain/settings.ts";
+import { PostgresReviewView } from "./postgres-review-store.ts";
 import type {
   ImportedFile,
   Page,
@@ -9,6 +10,7 @@ import type {
   VersionOrigin,
   VersionRow,
 } from "./registry-store.ts";
+import type { ReviewView } from "./review-store.ts";
 import type { RegistrySchema } from "./schema.ts";
 
 const versionColumns = [
@@ -22,10 +24,12 @@ const nothingSet: OwnSettings = { compatibility: undefined, mode: undefined };
 
 /** Reads an org's registry within a transaction of the org's role: no statement names the org. */
 export class PostgresRegistryView implements RegistryView {
+  readonly reviews: ReviewView;
   readonly #transaction: Transaction<RegistrySchema>;
 
   constructor(transaction: Transaction<RegistrySchema>) {
     this.#transaction = transaction;
+    this.reviews = new PostgresReviewView(transaction);
   }
 
   async subjects(prefix: string, presence: Presence, { offset, limit }: Page): Promise<readonly string[]> {
@@ -54,19 +58,27 @@ export class PostgresRegistryView implements RegistryView {
   }
 
   async history(subject: string, { offset, limit }: Page): Promise<readonly VersionOrigin[]> {
-    return this.#transaction
+    const rows = await this.#transaction
       .selectFrom("subject_version")
+      .leftJoin("review", "review.review_id", "subject_version.review_id")
       .select([
         ...versionColumns,
         "created_at as registeredAt",
         "registered_by as registeredBy",
         "set_digest as setDigest",
+        "subject_version.review_id as reviewId",
+        "requested_by as requestedBy",
       ])
       .where("subject", "=", subject)
       .orderBy("version")
       .offset(offset)
       .limit(limit)
       .execute();
+    return rows.map(({ reviewId, requestedBy, ...row }) => ({
+      ...row,
+      reviewId: reviewId ?? undefined,
+      requestedBy: requestedBy ?? "",
+    }));
   }
 
   async schemas(schemaIds: readonly number[]): Promise<readonly StoredSchema[]> {

@@ -1,5 +1,6 @@
 import type { ReadSchema, Reference, SchemaType } from "../domain/schema.ts";
 import type { OwnSettings, SettingsPair } from "../domain/settings.ts";
+import type { ReviewChange, ReviewView } from "./review-store.ts";
 
 /** A schema with its id, which is the same under all subjects. */
 export interface StoredSchema {
@@ -28,6 +29,10 @@ export interface VersionOrigin extends VersionRow {
   readonly registeredBy: string;
   /** The digest of the set that it was pushed with; empty if it came by itself. */
   readonly setDigest: string;
+  /** The UUID of the review that it was approved in. */
+  readonly reviewId: string | undefined;
+  /** Who asked for that review; empty if there was none. */
+  readonly requestedBy: string;
 }
 
 /** A file that schemas import, themselves or through others. */
@@ -73,16 +78,21 @@ export interface RegistryView {
   countSubjects(): Promise<number>;
   /** How many subjects have settings of their own. */
   countSettings(): Promise<number>;
+  readonly reviews: ReviewView;
 }
 
 /** What is changed within one transaction that has its subjects for itself. */
 export interface RegistryChange extends RegistryView {
+  readonly reviews: ReviewChange;
   /** Keeps versions from being deleted until the transaction ends. False if one is deleted, or is not there. */
   hold(references: readonly Reference[]): Promise<boolean>;
   /** Stores a schema, or finds the one with its digest. */
   addSchema(schema: ReadSchema, referencedIds: readonly number[]): Promise<number>;
-  /** @param by who registers it */
-  addVersion(row: Omit<VersionRow, "deleted">, by: string): Promise<void>;
+  /**
+   * @param by who registers it
+   * @param reviewId the UUID of the review that it is approved in
+   */
+  addVersion(row: Omit<VersionRow, "deleted">, by: string, reviewId: string | undefined): Promise<void>;
   /** Keeps with versions the digest of the set that they were pushed with. */
   markPushed(versions: readonly Pick<VersionRow, "subject" | "version">[], setDigest: string): Promise<void>;
   /** Marks versions as deleted. */

@@ -1,6 +1,7 @@
 import type { Generated } from "kysely";
 import type { Compatibility } from "../domain/compatibility/level.ts";
 import type { SchemaType } from "../domain/schema.ts";
+import type { DecidedState } from "../domain/review.ts";
 import type { RegistryMode } from "../domain/settings.ts";
 
 /** The tables of the registry, as `migrations` makes them. */
@@ -9,6 +10,8 @@ export interface RegistrySchema {
   schema_reference: SchemaReferenceTable;
   subject_version: SubjectVersionTable;
   setting: SettingTable;
+  review: ReviewTable;
+  review_subject: ReviewSubjectTable;
 }
 
 /** Schemas, each once an org. Ids are of the whole installation, so that no frame means two things. */
@@ -48,6 +51,8 @@ interface SubjectVersionTable {
   registered_by: Generated<string>;
   /** The digest of the set that it was pushed with; empty if it came by itself. */
   set_digest: Generated<string>;
+  /** The review that it was approved in. */
+  review_id: string | null;
   created_at: Generated<Date>;
 }
 
@@ -57,4 +62,33 @@ interface SettingTable {
   subject: string;
   compatibility: Compatibility | null;
   mode: RegistryMode | null;
+}
+
+/** Sets that break, for an admin to decide on. */
+interface ReviewTable {
+  review_id: string;
+  org_id: string;
+  /** The digest of the set. */
+  digest: string;
+  /** An open one that nobody decided on in time has expired. */
+  state: Generated<"open" | DecidedState>;
+  reason: string;
+  requested_by: string;
+  requested_at: Generated<Date>;
+  expires_at: Generated<Date>;
+  /** The files, as JSON; null once it is closed. */
+  files: string | null;
+  /** What the set changes, as JSON. */
+  compared: string;
+  decided_by: Generated<string>;
+  decided_at: Date | null;
+  decision_reason: Generated<string>;
+}
+
+/** The subjects that reviews change. */
+interface ReviewSubjectTable {
+  org_id: string;
+  review_id: string;
+  subject: string;
+  breaks: boolean;
 }

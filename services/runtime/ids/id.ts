@@ -17,7 +17,8 @@ export type IdPrefix =
   | "req"
   | "wrk"
   | "call"
-  | "dlt";
+  | "dlt"
+  | "rev";
 
 const alphabet = "0123456789abcdefghjkmnpqrstvwxyz";
 const encodedUuid = /^[0-7][0-9a-hjkmnp-tv-z]{25}$/;

@@ -14,7 +14,12 @@ test("the schema goes up, down without a rest, and up again the same", async () 
   const options = { url: database.url, service: "registry", migrations, log: pino({ level: "silent" }) };
   await migrate(options);
   const first = await describeSchema(database.url, "registry");
-  expect(await migrateDown({ ...options, to: "" })).toEqual(["0003-origin", "0002-forced", "0001-initial"]);
+  expect(await migrateDown({ ...options, to: "" })).toEqual([
+    "0004-review",
+    "0003-origin",
+    "0002-forced",
+    "0001-initial",
+  ]);
   await migrate(options);
   expect(await describeSchema(database.url, "registry")).toEqual(first);
   expect(await migrationStatus(options)).toMatchObject({ unknown: [], edited: [], drift: [] });

@@ -677,6 +677,34 @@ export enum Reason {
    * @generated from enum value: REASON_REGISTRY_READ_ONLY = 126;
    */
   REGISTRY_READ_ONLY = 126,
+
+  /**
+   * The org has no review of that id.
+   *
+   * @generated from enum value: REASON_REVIEW_NOT_FOUND = 127;
+   */
+  REVIEW_NOT_FOUND = 127,
+
+  /**
+   * The review was decided before, or has expired; the metadata `state` says which.
+   *
+   * @generated from enum value: REASON_REVIEW_CLOSED = 128;
+   */
+  REVIEW_CLOSED = 128,
+
+  /**
+   * What is registered, or what would break, is not what it was when the review was asked for.
+   *
+   * @generated from enum value: REASON_REVIEW_STALE = 129;
+   */
+  REVIEW_STALE = 129,
+
+  /**
+   * Who asked for a review cannot approve it.
+   *
+   * @generated from enum value: REASON_REVIEW_OWN = 130;
+   */
+  REVIEW_OWN = 130,
 }
 
 /**

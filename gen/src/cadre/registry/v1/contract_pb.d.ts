@@ -102,6 +102,13 @@ export declare type ComparedContract = Message<"cadre.registry.v1.ComparedContra
    * @generated from field: repeated cadre.registry.v1.Incompatibility incompatibilities = 6;
    */
   incompatibilities: Incompatibility[];
+
+  /**
+   * The latest version before it; 0 if there is none, or if it is the same.
+   *
+   * @generated from field: int32 base_version = 7;
+   */
+  baseVersion: number;
 };
 
 /**
@@ -348,6 +355,21 @@ export declare type VersionOrigin = Message<"cadre.registry.v1.VersionOrigin"> &
    * @generated from field: bool deleted = 7;
    */
   deleted: boolean;
+
+  /**
+   * The review that it was approved in, by who is named above; empty if there
+   * was none.
+   *
+   * @generated from field: string review_id = 8;
+   */
+  reviewId: string;
+
+  /**
+   * Who asked for that review.
+   *
+   * @generated from field: string requested_by = 9;
+   */
+  requestedBy: string;
 };
 
 /**
@@ -425,6 +447,401 @@ export declare type FindUnregisteredResponse = Message<"cadre.registry.v1.FindUn
 export declare const FindUnregisteredResponseSchema: GenMessage<FindUnregisteredResponse>;
 
 /**
+ * A push that breaks, for an admin to decide on.
+ *
+ * @generated from message cadre.registry.v1.Review
+ */
+export declare type Review = Message<"cadre.registry.v1.Review"> & {
+  /**
+   * The review's id.
+   *
+   * @generated from field: string review_id = 1;
+   */
+  reviewId: string;
+
+  /**
+   * What became of it.
+   *
+   * @generated from field: cadre.registry.v1.ReviewState state = 2;
+   */
+  state: ReviewState;
+
+  /**
+   * The digest of the set, as of PushContracts.
+   *
+   * @generated from field: string digest = 3;
+   */
+  digest: string;
+
+  /**
+   * Why it should be registered although it breaks.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
+
+  /**
+   * Who asked, as of VersionOrigin.registered_by.
+   *
+   * @generated from field: string requested_by = 5;
+   */
+  requestedBy: string;
+
+  /**
+   * When it was asked for.
+   *
+   * @generated from field: google.protobuf.Timestamp requested_at = 6;
+   */
+  requestedAt?: Timestamp | undefined;
+
+  /**
+   * When it is over, decided or not: 30 days after it was asked for.
+   *
+   * @generated from field: google.protobuf.Timestamp expires_at = 7;
+   */
+  expiresAt?: Timestamp | undefined;
+
+  /**
+   * The subjects that it breaks; the first 100.
+   *
+   * @generated from field: repeated string broken_subjects = 8;
+   */
+  brokenSubjects: string[];
+
+  /**
+   * Who decided; empty while nobody has.
+   *
+   * @generated from field: string decided_by = 9;
+   */
+  decidedBy: string;
+
+  /**
+   * When it was decided.
+   *
+   * @generated from field: google.protobuf.Timestamp decided_at = 10;
+   */
+  decidedAt?: Timestamp | undefined;
+
+  /**
+   * Why it was rejected, or what the approver noted.
+   *
+   * @generated from field: string decision_reason = 11;
+   */
+  decisionReason: string;
+};
+
+/**
+ * Describes the message cadre.registry.v1.Review.
+ * Use `create(ReviewSchema)` to create a new message.
+ */
+export declare const ReviewSchema: GenMessage<Review>;
+
+/**
+ * Asks an admin to decide on files that break.
+ *
+ * @generated from message cadre.registry.v1.RequestReviewRequest
+ */
+export declare type RequestReviewRequest = Message<"cadre.registry.v1.RequestReviewRequest"> & {
+  /**
+   * The files, each after those that it imports.
+   *
+   * @generated from field: repeated cadre.registry.v1.Contract contracts = 1;
+   */
+  contracts: Contract[];
+
+  /**
+   * Why they should be registered all the same, for the admin, the audit log
+   * and the history.
+   *
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message cadre.registry.v1.RequestReviewRequest.
+ * Use `create(RequestReviewRequestSchema)` to create a new message.
+ */
+export declare const RequestReviewRequestSchema: GenMessage<RequestReviewRequest>;
+
+/**
+ * What waits for a decision.
+ *
+ * @generated from message cadre.registry.v1.RequestReviewResponse
+ */
+export declare type RequestReviewResponse = Message<"cadre.registry.v1.RequestReviewResponse"> & {
+  /**
+   * The review: a new one, or the open one of the same contracts.
+   *
+   * @generated from field: cadre.registry.v1.Review review = 1;
+   */
+  review?: Review | undefined;
+};
+
+/**
+ * Describes the message cadre.registry.v1.RequestReviewResponse.
+ * Use `create(RequestReviewResponseSchema)` to create a new message.
+ */
+export declare const RequestReviewResponseSchema: GenMessage<RequestReviewResponse>;
+
+/**
+ * Asks for reviews.
+ *
+ * @generated from message cadre.registry.v1.ListReviewsRequest
+ */
+export declare type ListReviewsRequest = Message<"cadre.registry.v1.ListReviewsRequest"> & {
+  /**
+   * Only those in this state; unspecified for all.
+   *
+   * @generated from field: cadre.registry.v1.ReviewState state = 1;
+   */
+  state: ReviewState;
+
+  /**
+   * Only those that change this subject; empty for all.
+   *
+   * @generated from field: string subject = 2;
+   */
+  subject: string;
+
+  /**
+   * How many reviews to skip.
+   *
+   * @generated from field: uint32 offset = 3;
+   */
+  offset: number;
+
+  /**
+   * How many at most; 100 unless said, at most 1000.
+   *
+   * @generated from field: uint32 limit = 4;
+   */
+  limit: number;
+};
+
+/**
+ * Describes the message cadre.registry.v1.ListReviewsRequest.
+ * Use `create(ListReviewsRequestSchema)` to create a new message.
+ */
+export declare const ListReviewsRequestSchema: GenMessage<ListReviewsRequest>;
+
+/**
+ * Some reviews.
+ *
+ * @generated from message cadre.registry.v1.ListReviewsResponse
+ */
+export declare type ListReviewsResponse = Message<"cadre.registry.v1.ListReviewsResponse"> & {
+  /**
+   * The reviews, newest first.
+   *
+   * @generated from field: repeated cadre.registry.v1.Review reviews = 1;
+   */
+  reviews: Review[];
+};
+
+/**
+ * Describes the message cadre.registry.v1.ListReviewsResponse.
+ * Use `create(ListReviewsResponseSchema)` to create a new message.
+ */
+export declare const ListReviewsResponseSchema: GenMessage<ListReviewsResponse>;
+
+/**
+ * Asks for one review.
+ *
+ * @generated from message cadre.registry.v1.GetReviewRequest
+ */
+export declare type GetReviewRequest = Message<"cadre.registry.v1.GetReviewRequest"> & {
+  /**
+   * The review's id.
+   *
+   * @generated from field: string review_id = 1;
+   */
+  reviewId: string;
+};
+
+/**
+ * Describes the message cadre.registry.v1.GetReviewRequest.
+ * Use `create(GetReviewRequestSchema)` to create a new message.
+ */
+export declare const GetReviewRequestSchema: GenMessage<GetReviewRequest>;
+
+/**
+ * A review in full.
+ *
+ * @generated from message cadre.registry.v1.GetReviewResponse
+ */
+export declare type GetReviewResponse = Message<"cadre.registry.v1.GetReviewResponse"> & {
+  /**
+   * The review.
+   *
+   * @generated from field: cadre.registry.v1.Review review = 1;
+   */
+  review?: Review | undefined;
+
+  /**
+   * What it changes, as it was compared when the review was asked for; what is
+   * the same is left out.
+   *
+   * @generated from field: repeated cadre.registry.v1.ComparedContract contracts = 2;
+   */
+  contracts: ComparedContract[];
+};
+
+/**
+ * Describes the message cadre.registry.v1.GetReviewResponse.
+ * Use `create(GetReviewResponseSchema)` to create a new message.
+ */
+export declare const GetReviewResponseSchema: GenMessage<GetReviewResponse>;
+
+/**
+ * Asks for a file of a review.
+ *
+ * @generated from message cadre.registry.v1.GetReviewFileRequest
+ */
+export declare type GetReviewFileRequest = Message<"cadre.registry.v1.GetReviewFileRequest"> & {
+  /**
+   * The review's id.
+   *
+   * @generated from field: string review_id = 1;
+   */
+  reviewId: string;
+
+  /**
+   * The file's path.
+   *
+   * @generated from field: string path = 2;
+   */
+  path: string;
+};
+
+/**
+ * Describes the message cadre.registry.v1.GetReviewFileRequest.
+ * Use `create(GetReviewFileRequestSchema)` to create a new message.
+ */
+export declare const GetReviewFileRequestSchema: GenMessage<GetReviewFileRequest>;
+
+/**
+ * A file of a review.
+ *
+ * @generated from message cadre.registry.v1.GetReviewFileResponse
+ */
+export declare type GetReviewFileResponse = Message<"cadre.registry.v1.GetReviewFileResponse"> & {
+  /**
+   * The file as it would be registered.
+   *
+   * @generated from field: cadre.registry.v1.Contract contract = 1;
+   */
+  contract?: Contract | undefined;
+};
+
+/**
+ * Describes the message cadre.registry.v1.GetReviewFileResponse.
+ * Use `create(GetReviewFileResponseSchema)` to create a new message.
+ */
+export declare const GetReviewFileResponseSchema: GenMessage<GetReviewFileResponse>;
+
+/**
+ * Decides for a review.
+ *
+ * @generated from message cadre.registry.v1.ApproveReviewRequest
+ */
+export declare type ApproveReviewRequest = Message<"cadre.registry.v1.ApproveReviewRequest"> & {
+  /**
+   * The review's id.
+   *
+   * @generated from field: string review_id = 1;
+   */
+  reviewId: string;
+
+  /**
+   * A note that the review keeps.
+   *
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message cadre.registry.v1.ApproveReviewRequest.
+ * Use `create(ApproveReviewRequestSchema)` to create a new message.
+ */
+export declare const ApproveReviewRequestSchema: GenMessage<ApproveReviewRequest>;
+
+/**
+ * What was registered.
+ *
+ * @generated from message cadre.registry.v1.ApproveReviewResponse
+ */
+export declare type ApproveReviewResponse = Message<"cadre.registry.v1.ApproveReviewResponse"> & {
+  /**
+   * The review, approved.
+   *
+   * @generated from field: cadre.registry.v1.Review review = 1;
+   */
+  review?: Review | undefined;
+
+  /**
+   * Each contract under each of its subjects, as it stood before and is now.
+   *
+   * @generated from field: repeated cadre.registry.v1.ComparedContract contracts = 2;
+   */
+  contracts: ComparedContract[];
+};
+
+/**
+ * Describes the message cadre.registry.v1.ApproveReviewResponse.
+ * Use `create(ApproveReviewResponseSchema)` to create a new message.
+ */
+export declare const ApproveReviewResponseSchema: GenMessage<ApproveReviewResponse>;
+
+/**
+ * Decides against a review.
+ *
+ * @generated from message cadre.registry.v1.RejectReviewRequest
+ */
+export declare type RejectReviewRequest = Message<"cadre.registry.v1.RejectReviewRequest"> & {
+  /**
+   * The review's id.
+   *
+   * @generated from field: string review_id = 1;
+   */
+  reviewId: string;
+
+  /**
+   * Why, for who asked, and for the history.
+   *
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message cadre.registry.v1.RejectReviewRequest.
+ * Use `create(RejectReviewRequestSchema)` to create a new message.
+ */
+export declare const RejectReviewRequestSchema: GenMessage<RejectReviewRequest>;
+
+/**
+ * What was decided.
+ *
+ * @generated from message cadre.registry.v1.RejectReviewResponse
+ */
+export declare type RejectReviewResponse = Message<"cadre.registry.v1.RejectReviewResponse"> & {
+  /**
+   * The review, rejected.
+   *
+   * @generated from field: cadre.registry.v1.Review review = 1;
+   */
+  review?: Review | undefined;
+};
+
+/**
+ * Describes the message cadre.registry.v1.RejectReviewResponse.
+ * Use `create(RejectReviewResponseSchema)` to create a new message.
+ */
+export declare const RejectReviewResponseSchema: GenMessage<RejectReviewResponse>;
+
+/**
  * How a contract stands to what is registered under a subject.
  *
  * @generated from enum cadre.registry.v1.ContractState
@@ -479,6 +896,53 @@ export enum ContractState {
 export declare const ContractStateSchema: GenEnum<ContractState>;
 
 /**
+ * What became of a review.
+ *
+ * @generated from enum cadre.registry.v1.ReviewState
+ */
+export enum ReviewState {
+  /**
+   * In a filter: any.
+   *
+   * @generated from enum value: REVIEW_STATE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * It waits for an admin.
+   *
+   * @generated from enum value: REVIEW_STATE_OPEN = 1;
+   */
+  OPEN = 1,
+
+  /**
+   * What it is about was registered.
+   *
+   * @generated from enum value: REVIEW_STATE_APPROVED = 2;
+   */
+  APPROVED = 2,
+
+  /**
+   * It was closed with a reason.
+   *
+   * @generated from enum value: REVIEW_STATE_REJECTED = 3;
+   */
+  REJECTED = 3,
+
+  /**
+   * Nobody decided within 30 days.
+   *
+   * @generated from enum value: REVIEW_STATE_EXPIRED = 4;
+   */
+  EXPIRED = 4,
+}
+
+/**
+ * Describes the enum cadre.registry.v1.ReviewState.
+ */
+export declare const ReviewStateSchema: GenEnum<ReviewState>;
+
+/**
  * Contracts as they are in files: registered together or not at all, compared
  * with what is registered, and followed back to who registered them.
  *
@@ -518,6 +982,70 @@ export declare const ContractService: GenService<{
     methodKind: "unary";
     input: typeof CompareContractsRequestSchema;
     output: typeof CompareContractsResponseSchema;
+  },
+  /**
+   * Stores a push that breaks for an admin to decide on. Nothing is registered
+   * until it is approved. The same contracts have one open review; asking again
+   * after something else was registered compares them anew.
+   *
+   * @generated from rpc cadre.registry.v1.ContractService.RequestReview
+   */
+  requestReview: {
+    methodKind: "unary";
+    input: typeof RequestReviewRequestSchema;
+    output: typeof RequestReviewResponseSchema;
+  },
+  /**
+   * Lists the org's reviews, newest first.
+   *
+   * @generated from rpc cadre.registry.v1.ContractService.ListReviews
+   */
+  listReviews: {
+    methodKind: "unary";
+    input: typeof ListReviewsRequestSchema;
+    output: typeof ListReviewsResponseSchema;
+  },
+  /**
+   * Returns a review with what it changes and breaks.
+   *
+   * @generated from rpc cadre.registry.v1.ContractService.GetReview
+   */
+  getReview: {
+    methodKind: "unary";
+    input: typeof GetReviewRequestSchema;
+    output: typeof GetReviewResponseSchema;
+  },
+  /**
+   * Returns a file of an open review.
+   *
+   * @generated from rpc cadre.registry.v1.ContractService.GetReviewFile
+   */
+  getReviewFile: {
+    methodKind: "unary";
+    input: typeof GetReviewFileRequestSchema;
+    output: typeof GetReviewFileResponseSchema;
+  },
+  /**
+   * Registers what was reviewed, all or nothing, if what is registered and what
+   * it breaks are what they were. Who asked for the review may not. The audit
+   * log has a `schema.forced` with the reason for each subject that is broken.
+   *
+   * @generated from rpc cadre.registry.v1.ContractService.ApproveReview
+   */
+  approveReview: {
+    methodKind: "unary";
+    input: typeof ApproveReviewRequestSchema;
+    output: typeof ApproveReviewResponseSchema;
+  },
+  /**
+   * Closes a review; its files are forgotten.
+   *
+   * @generated from rpc cadre.registry.v1.ContractService.RejectReview
+   */
+  rejectReview: {
+    methodKind: "unary";
+    input: typeof RejectReviewRequestSchema;
+    output: typeof RejectReviewResponseSchema;
   },
   /**
    * Lists the versions of a subject, deleted ones among them, ascending, with
