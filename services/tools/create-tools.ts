@@ -19,7 +19,6 @@ import { createClock } from "./builtin/clock.ts";
 import { echo } from "./builtin/echo.ts";
 import { createHttpFetch } from "./builtin/http-fetch.ts";
 import type { ToolsConfig } from "./config.ts";
-import { createEgressGuard } from "./egress/egress-guard.ts";
 import { recordDenial } from "./egress/record-denial.ts";
 import { toolExecutionHandlers } from "./rpc/tool-execution-handlers.ts";
 import { toolHandlers } from "./rpc/tool-handlers.ts";
@@ -59,13 +58,15 @@ export async function createTools(options: CreateToolsOptions): Promise<Tools> {
   const { config, database, denials, log } = options;
   const wakeUps = new WakeUps(options.replicaId);
   const calculator = createCalculator();
-  const httpFetch = createHttpFetch((call) =>
-    createEgressGuard({
+  const httpFetch = createHttpFetch(async (call) => {
+    // Its client is loaded when something is fetched, not when the server starts.
+    const { createEgressGuard } = await import("./egress/egress-guard.ts");
+    return createEgressGuard({
       allow: config.CADRE_EGRESS_ALLOW,
       allowPrivate: config.CADRE_EGRESS_ALLOW_PRIVATE,
       onDenied: recordDenial(denials, { orgId: fromUuid("org", call.orgId), requestId: call.requestId }),
-    }),
-  );
+    });
+  });
   const tools = new PostgresToolStore(database);
   const draining = new AbortController();
   const deps: ToolsDeps = {

@@ -13,7 +13,7 @@ const textual = /^(?:text\/.*|application\/(?:.*\+)?(?:json|xml|javascript|yaml|
  *
  * @param guardFor the guard for a call, which writes refusals to the audit log of its org
  */
-export function createHttpFetch(guardFor: (call: BuiltInCall) => EgressGuard): BuiltInTool {
+export function createHttpFetch(guardFor: (call: BuiltInCall) => Promise<EgressGuard>): BuiltInTool {
   return {
     definition: {
       name: "http_fetch",
@@ -46,7 +46,8 @@ export function createHttpFetch(guardFor: (call: BuiltInCall) => EgressGuard): B
     async run(input, call) {
       const { url, method } = input;
       if (typeof url !== "string") throw new TypeError("the arguments were not checked");
-      const response = await guardFor(call).request({
+      const guard = await guardFor(call);
+      const response = await guard.request({
         url,
         method: method === "HEAD" ? "HEAD" : "GET",
         headers: { accept: "*/*", "user-agent": "Cadre" },
