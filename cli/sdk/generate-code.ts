@@ -1,4 +1,4 @@
-import { type DescFile, createFileRegistry, fromBinary } from "@bufbuild/protobuf";
+import { createFileRegistry, type DescFile, fromBinary } from "@bufbuild/protobuf";
 import { FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import { inProtoWorkspace, workspaceModule } from "../buf/proto-workspace.ts";
 import { type BufResult, programOf, runBuf } from "../buf/run-buf.ts";

@@ -9,7 +9,6 @@ import { createPlatform } from "../../services/runtime/platform/create-platform.
 import { startTools } from "../../services/tools/main.ts";
 import { kafkaOf, registryOf, type ServerConfiguration } from "./configuration.ts";
 import type { ProcessScope } from "./process-scope.ts";
-import { startDatabase } from "./start-database.ts";
 import { version } from "./version.ts";
 
 /** What a started `cadre dev` is reached by. */
@@ -23,13 +22,15 @@ export interface RunningDev {
 /** How long calls that run may go on when the process is told to end. */
 const graceMs = 30_000;
 
-/** Starts everything in this process: PostgreSQL unless one is named, and all services over a mesh in memory. */
-export async function startDev(configuration: ServerConfiguration, scope: ProcessScope): Promise<RunningDev> {
+/** Starts all services in this process, over a mesh in memory. */
+export async function startDev(
+  configuration: ServerConfiguration,
+  scope: ProcessScope,
+  databaseUrl: string,
+): Promise<RunningDev> {
   const { log, dataDirectory, telemetry, processId } = scope;
-  const namedDatabase = configuration.platform.CADRE_DATABASE_URL;
   // The embedded server is held by this process alone, so no other orchestrator lives.
-  const isOwnDatabase = namedDatabase === undefined;
-  const databaseUrl = namedDatabase ?? (await startDatabase(scope));
+  const isOwnDatabase = configuration.platform.CADRE_DATABASE_URL === undefined;
   const mode = configuration.platform.CADRE_MODE;
   const authority = createLocalAuthority();
   const mesh = createMemoryMesh();

@@ -4,10 +4,11 @@ import { confirm, isCancel } from "@clack/prompts";
 import pino from "pino";
 import { resetDataDirectory } from "../../services/runtime/postgres/embedded-server.ts";
 import { dataDirectoryOf, loadConfiguration, type ServerConfiguration } from "./configuration.ts";
-import { type RunningDev, startDev } from "./dev.ts";
+import type { RunningDev } from "./dev.ts";
 import { explainFailedStart } from "./exit.ts";
 import { settingsOf } from "./flags.ts";
 import { runServer } from "./run-server.ts";
+import { startDatabase } from "./start-database.ts";
 import { version } from "./version.ts";
 
 /** `cadre dev`. Resolves with the exit code when the process was told to end. */
@@ -20,7 +21,12 @@ export async function runDev(options: Readonly<Record<string, unknown>>): Promis
     return explainFailedStart(thrown);
   }
   return runServer(configuration, "cadre", async (scope) => {
-    const running = await startDev(configuration, scope);
+    // The services take about as long to load as PostgreSQL takes to start, which is other processes' work.
+    const loadServices = () => import("./dev.ts");
+    const named = configuration.platform.CADRE_DATABASE_URL;
+    const databaseUrl = named ?? (await startDatabase(scope, () => void loadServices()));
+    const { startDev } = await loadServices();
+    const running = await startDev(configuration, scope, databaseUrl);
     return options.json === true ? toJson(running) : toScreen(configuration, running);
   });
 }

@@ -44,6 +44,11 @@ export interface EmbeddedPostgresOptions {
    * The process should end.
    */
   readonly onLost?: (error: Error) => void;
+  /**
+   * Called while PostgreSQL's processes work and this one would wait, at each
+   * such moment: whatever keeps this process busy costs no time then.
+   */
+  readonly onWait?: () => void;
   /** Replaces server settings. Only for tests: it can give up durability. */
   readonly settings?: Readonly<Record<string, string>>;
 }
@@ -68,14 +73,14 @@ export interface EmbeddedPostgres {
  * @throws Error if there is no PostgreSQL for this platform, or it does not start
  */
 export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> {
-  const { log } = options;
+  const { log, onWait } = options;
   const dataDirectory = resolve(options.dataDirectory);
   const directory = join(dataDirectory, "postgres");
   const logFile = join(dataDirectory, "postgres.log");
   await mkdir(dataDirectory, { recursive: true, mode: 0o700 });
   await boundLog(logFile);
-  const cluster = await ensureCluster(directory, log);
-  const start = (port?: number) => ensureServer(cluster, { log, logFile, port, settings: options.settings });
+  const cluster = await ensureCluster(directory, log, onWait);
+  const start = (port?: number) => ensureServer(cluster, { log, logFile, port, settings: options.settings, onWait });
 
   let server = await start();
   const { adopted, port } = server;

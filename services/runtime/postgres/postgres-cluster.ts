@@ -65,9 +65,10 @@ export interface PostgresCluster {
  * so that neither a crash nor two processes at once leave half of one.
  *
  * @param directory absolute; its parent exists
+ * @param onWait called when a cluster is being made, by other processes
  * @throws Error if the directory holds another major version of PostgreSQL
  */
-export async function ensureCluster(directory: string, log: Logger): Promise<PostgresCluster> {
+export async function ensureCluster(directory: string, log: Logger, onWait?: () => void): Promise<PostgresCluster> {
   const existing = await readCluster(directory);
   if (existing !== undefined) return existing;
   await removeAbandoned(directory);
@@ -99,12 +100,14 @@ export async function ensureCluster(directory: string, log: Logger): Promise<Pos
     ];
     const launch = await launchAs(user, initdb, args, [initdb, dirname(temporary)]);
     try {
-      await promisify(execFile)(launch.command, launch.args, {
+      const making = promisify(execFile)(launch.command, launch.args, {
         cwd: "/",
         env: serverEnvironment(),
         ...launch.user,
         timeout: 120_000,
       });
+      onWait?.();
+      await making;
     } finally {
       await rm(passwordFile, { force: true });
     }
@@ -162,6 +165,8 @@ export interface StartServerOptions {
   readonly port?: number;
   /** Replaces server settings; the tests give up durability for speed with it. */
   readonly settings?: Readonly<Record<string, string>>;
+  /** Called when the server has been launched, and is waited for. */
+  readonly onWait?: () => void;
 }
 
 /**
@@ -287,6 +292,7 @@ async function launchServer(cluster: PostgresCluster, port: number, options: Sta
     });
     child.unref();
     pid = child.pid;
+    options.onWait?.();
     const deadline = performance.now() + 300_000;
     while (exited === undefined && performance.now() < deadline) {
       const server = await readServerProcess(cluster.directory);
