@@ -9,6 +9,7 @@ import { createHealthRegistry } from "../runtime/health/health-registry.ts";
 import { healthService } from "../runtime/health/health-service.ts";
 import { createBearerAuthenticator } from "../runtime/identity/bearer-authenticator.ts";
 import { createChangeFeed } from "../runtime/identity/change-feed.ts";
+import { clockDependency } from "../runtime/identity/clock-dependency.ts";
 import { createLimits } from "../runtime/identity/limits.ts";
 import { edgeInterceptors } from "../runtime/interceptor/chain.ts";
 import type { ServiceName } from "../runtime/mesh/mesh.ts";
@@ -74,11 +75,14 @@ export async function startGateway(platform: Platform, config: GatewayConfig): P
     client: (peer, service) => platform.client(self, peer as ServiceName, service),
     readiness: (peer) => platform.client(self, peer as ServiceName, ReadinessService),
     interceptors,
-    dependencies: platform.contracts.watch(
-      self,
-      contract.publicServices.filter((service) => getOption(service, host) === self).map(({ file }) => file),
-      [],
-    ),
+    dependencies: [
+      clockDependency(changes),
+      ...platform.contracts.watch(
+        self,
+        contract.publicServices.filter((service) => getOption(service, host) === self).map(({ file }) => file),
+        [],
+      ),
+    ],
     own: protocolServices(platform, contract.publicServices, healthService(registry)),
     log,
     version: platform.version,

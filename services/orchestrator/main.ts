@@ -13,6 +13,7 @@ import { createLocalSchemaIds } from "../runtime/bus/schema-ids.ts";
 import { agentRunsRequested, topics } from "../runtime/bus/topics.ts";
 import { ConfigurationError } from "../runtime/config/settings.ts";
 import { createChangeFeed } from "../runtime/identity/change-feed.ts";
+import { clockDependency, hasWrongClock } from "../runtime/identity/clock-dependency.ts";
 import { createLimits } from "../runtime/identity/limits.ts";
 import { createPrincipalCheck } from "../runtime/identity/principal-check.ts";
 import type { ServiceName } from "../runtime/mesh/mesh.ts";
@@ -81,6 +82,7 @@ export const startOrchestrator: StartService<OrchestratorConfig> = async (platfo
     leaseMs: config.CADRE_ORCHESTRATOR_LEASE_MS,
     maxUnrelayedEntries: config.CADRE_MAX_UNRELAYED_ENTRIES,
     previousWritersAreDead: config.CADRE_ORCHESTRATOR_PREVIOUS_WRITERS_ARE_DEAD,
+    hasWrongClock: () => hasWrongClock(changes),
     // Who holds the data directory is the only one, before and from now on.
     alone: config.CADRE_ORCHESTRATOR_PREVIOUS_WRITERS_ARE_DEAD,
   });
@@ -109,6 +111,7 @@ export const startOrchestrator: StartService<OrchestratorConfig> = async (platfo
     dependencies: [
       database.dependency,
       ...dependencies,
+      clockDependency(changes),
       ...(platform.mode === "production" && platform.registry !== undefined
         ? [registeredTopics(schemaIds, topics)]
         : []),

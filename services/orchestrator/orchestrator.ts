@@ -65,6 +65,8 @@ export interface OrchestratorOptions {
   readonly process: string;
   readonly leaseMs: number;
   readonly previousWritersAreDead: boolean;
+  /** Whether peers refuse what this process sends, because its clock is not theirs. Default: they do not. */
+  readonly hasWrongClock?: () => boolean;
   /** Whether no other process can be there: nobody is notified then. Default: there may be. */
   readonly alone?: boolean;
   /** Milliseconds since the epoch. Default: the system's clock. */
@@ -143,6 +145,7 @@ export function createOrchestrator(options: OrchestratorOptions): Orchestrator {
     process: options.process,
     leaseMs: options.leaseMs,
     previousWritersAreDead: options.previousWritersAreDead,
+    ...(options.hasWrongClock === undefined ? {} : { hasWrongClock: options.hasWrongClock }),
     alone: options.alone ?? false,
     ...(options.maxUnrelayedEntries === undefined ? {} : { maxUnrelayedEntries: options.maxUnrelayedEntries }),
   });

@@ -1,5 +1,6 @@
 import { AuthenticationService } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import { createChangeFeed } from "../runtime/identity/change-feed.ts";
+import { clockDependency } from "../runtime/identity/clock-dependency.ts";
 import { createLimits } from "../runtime/identity/limits.ts";
 import { createPrincipalCheck } from "../runtime/identity/principal-check.ts";
 import { loadPageTokens } from "../runtime/page/load-page-tokens.ts";
@@ -44,7 +45,7 @@ export const startTools: StartService<ToolsConfig> = async (platform, config) =>
   });
   const server = await platform.serve("tools", {
     implementations: tools.implementations,
-    dependencies: [database.dependency],
+    dependencies: [database.dependency, clockDependency(changes)],
   });
 
   let stopped: Promise<void> | undefined;

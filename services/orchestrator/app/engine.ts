@@ -24,7 +24,7 @@ import type { PinSources } from "./graph/resolve-pins.ts";
 import type { RunActorServices } from "./graph/run-actor.ts";
 import { type EndedRun, RunEnds } from "./graph/run-ends.ts";
 import { findAnswer } from "./idempotency.ts";
-import { Ownership } from "./ownership.ts";
+import { type LossReason, Ownership } from "./ownership.ts";
 import { type RootKind, Roots } from "./roots.ts";
 import type { ActorServices } from "./session-actor.ts";
 import { Waker } from "./waker.ts";
@@ -41,6 +41,8 @@ export interface EngineOptions {
   readonly process: string;
   readonly leaseMs: number;
   readonly previousWritersAreDead: boolean;
+  /** Whether peers refuse what this process sends, because its clock is not theirs. Default: they do not. */
+  readonly hasWrongClock?: () => boolean;
   /** Whether no other process can be there, to hear of what is stored. */
   readonly alone: boolean;
   readonly maxQueuedChanges?: number;
@@ -128,6 +130,7 @@ export class Engine {
       previousAreDead: options.previousWritersAreDead,
       log,
       clock: this.#clock,
+      ...(options.hasWrongClock === undefined ? {} : { hasWrongClock: options.hasWrongClock }),
       onWriter: (writer) => this.#beginWriter(writer),
       onGained: (shards) => this.#gained(shards),
       onLost: (why) => this.#lost(why),
@@ -391,7 +394,7 @@ export class Engine {
     }
   }
 
-  #lost(why: "fenced" | "expired"): void {
+  #lost(why: LossReason): void {
     this.#options.services.log.warn({ why }, "the shards are lost");
     this.#committer?.fence();
     this.#committer = undefined;

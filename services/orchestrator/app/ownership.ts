@@ -6,6 +6,8 @@
  *    on its own monotonic clock from before the renewal was sent, so it stops
  *    on its own no later than others may take over.
  * 3. A shard is given up only after all its changes are stored.
+ * 4. A process that peers refuse for its clock owns nothing: its runs would
+ *    stand still while another one could go on with them.
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { AppError } from "../../runtime/errors/app-error.ts";
@@ -30,17 +32,22 @@ export interface OwnershipOptions {
   readonly log: Logger;
   /** Set by each renewal. */
   readonly clock: DatabaseClock;
+  /** Whether peers refuse what this process sends, because its clock is not theirs. Default: they do not. */
+  readonly hasWrongClock?: () => boolean;
   /** A new writer begins, without shards yet. */
   readonly onWriter: (writer: bigint) => void;
   /** Shards came. */
   readonly onGained: (shards: ReadonlyMap<number, bigint>) => void;
-  /** The writer was replaced, or its lease could not be renewed in time: stop at once. */
-  readonly onLost: (why: "fenced" | "expired") => void;
+  /** The writer is one no more: stop at once. */
+  readonly onLost: (why: LossReason) => void;
   /** Which of the shards can be given up now without cutting off a turn. */
   readonly idleOf: (shards: readonly number[]) => readonly number[];
   /** Stops all work on shards, and waits until their changes are stored. */
   readonly onGiveUp: (shards: readonly number[]) => Promise<void>;
 }
+
+/** Why a writer is one no more: it was replaced, its lease could not be renewed in time, or its clock is wrong. */
+export type LossReason = "fenced" | "expired" | "clock";
 
 type State =
   | { readonly type: "waiting" }
@@ -115,8 +122,8 @@ export class Ownership {
     return this.#ticking;
   }
 
-  /** The committer was refused as fenced. */
-  lost(why: "fenced" | "expired"): void {
+  /** The committer was refused as fenced, or the writer may not go on. */
+  lost(why: LossReason): void {
     if (this.#state.type !== "owning") return;
     this.#state = { type: "waiting" };
     clearTimeout(this.#expiry);
@@ -146,6 +153,12 @@ export class Ownership {
   async #tick(): Promise<void> {
     const { store, leaseMs } = this.#options;
     if (this.#state.type === "stopped") return;
+    if (this.#options.hasWrongClock?.() === true) {
+      const before = this.#state;
+      this.lost("clock");
+      if (before.type === "owning") await store.retire(before.writer);
+      return;
+    }
     if (this.#state.type === "waiting") {
       const sentMs = performance.now();
       const writer = await store.register(this.#options.process, leaseMs, this.#first && this.#options.previousAreDead);
