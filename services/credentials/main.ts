@@ -14,6 +14,7 @@ import { createRunRequestTokens } from "./app/run-request-token.ts";
 import { createJwtVerifier } from "./app/verify-jwt.ts";
 import { createChangeHub } from "./changes/change-hub.ts";
 import type { CredentialsConfig } from "./config.ts";
+import { startRelays } from "./events/start-relays.ts";
 import { createImplementations } from "./rpc/handlers.ts";
 import { createAuditLog } from "./store/audit-log.ts";
 import { changeChannel, createPostgresChangeStore } from "./store/change-store.ts";
@@ -65,7 +66,12 @@ export async function startCredentials(platform: Platform, config: CredentialsCo
   const denials = createDenialLog({ sink: auditSink, log });
   const keyUse = createKeyUse({ engine, log });
   const changes = createChangeHub({ store: createPostgresChangeStore(engine), processId, log });
-  const unlisten = await database.listen(changeChannel, changes.poke, changes.poke);
+  const relays = await startRelays({ platform, database, log });
+  const onChange = (): void => {
+    changes.poke();
+    relays.wake();
+  };
+  const unlisten = await database.listen(changeChannel, onChange, onChange);
   const stopPruning = startIdempotencyPruning(engine, log);
 
   const server = await platform.serve("credentials", {
@@ -79,7 +85,7 @@ export async function startCredentials(platform: Platform, config: CredentialsCo
       denials,
       authentication: { engine, hmacKey, jwts, keyUse, runRequestTokens: createRunRequestTokens(hmacKey) },
     }),
-    dependencies: [database.dependency],
+    dependencies: [database.dependency, ...relays.dependencies],
     auditSink,
   });
 
@@ -93,6 +99,7 @@ export async function startCredentials(platform: Platform, config: CredentialsCo
         await changes.stop();
         await server.close(graceMs);
         await Promise.all([unlisten(), stopPruning(), keyUse.stop(), denials.stop()]);
+        await relays.stop();
         await database.close();
       })();
       return stopped;

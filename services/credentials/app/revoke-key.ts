@@ -31,7 +31,7 @@ export async function revokeKey(
     const event = { type: "key.revoked", action, resource: `key/${keyId}` };
     await deps.auditLog.append(transaction, [allowedContent(event, principal, scope)]);
     const change = { kind: "credential_revoked", orgId, subject: keyId, tokenId: "" } as const;
-    return { key: revoked.key, revision: await appendChange(transaction, change) };
+    return { key: revoked.key, revision: await appendChange(transaction, change, scope) };
   });
   await deps.changes.settle(revision);
   return toProtoKey(key);

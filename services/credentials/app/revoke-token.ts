@@ -52,7 +52,7 @@ export async function revokeToken(
     ]);
     const subject = subjectPrefix(token.issuer);
     const change = { kind: "credential_revoked", orgId, subject, tokenId: token.tokenId } as const;
-    return { revoked, revision: await appendChange(transaction, change) };
+    return { revoked, revision: await appendChange(transaction, change, scope) };
   });
   await deps.changes.settle(revision);
   return { issuer: token.issuer, tokenId: token.tokenId, rememberedUntil: revoked.rememberedUntil };

@@ -33,7 +33,7 @@ export async function setLimit(
     const action = `${IdentityService.typeName}/${IdentityService.method.setLimit.name}`;
     const event = { type: "limit.set", action, resource: `limit/${name}` };
     await deps.auditLog.append(transaction, [allowedContent(event, principal, scope)]);
-    return appendChange(transaction, { kind: "limits_changed", orgId });
+    return appendChange(transaction, { kind: "limits_changed", orgId }, scope);
   });
   await deps.changes.settle(revision);
   return { ...definition, name, value };

@@ -1,4 +1,6 @@
 import { type Kysely, type QueryExecutorProvider, sql, type Transaction } from "kysely";
+import { newId, toUuid } from "../../runtime/ids/id.ts";
+import type { RequestContext } from "../../runtime/rpc/request-context.ts";
 import type { CredentialsSchema } from "./schema.ts";
 
 /** The channel on which replicas hear that there is a change. */
@@ -30,7 +32,7 @@ export interface ChangeStore {
   countOthers(processId: string, withinMs: number): Promise<number>;
 }
 
-/** A watcher that is further behind begins anew. */
+/** A watcher that is further behind begins anew. What was not relayed is kept in any case. */
 const keptChanges = 10_000;
 
 /**
@@ -38,7 +40,11 @@ const keptChanges = 10_000;
  * Holds the counter until then, so that numbers are in the order of commits
  * without gaps: take it last.
  */
-export async function appendChange(transaction: Transaction<CredentialsSchema>, change: Change): Promise<bigint> {
+export async function appendChange(
+  transaction: Transaction<CredentialsSchema>,
+  change: Change,
+  { requestId, traceparent }: Pick<RequestContext, "requestId" | "traceparent">,
+): Promise<bigint> {
   const { value } = await transaction
     .updateTable("revision")
     .set({ value: sql<bigint>`value + 1` })
@@ -52,11 +58,15 @@ export async function appendChange(transaction: Transaction<CredentialsSchema>, 
       org_id: change.orgId,
       subject: change.kind === "credential_revoked" ? change.subject : "",
       token_id: change.kind === "credential_revoked" ? change.tokenId : "",
+      event_id: toUuid("evt", newId("evt")),
+      request_id: requestId,
+      traceparent,
     })
     .execute();
   await transaction
     .deleteFrom("change")
     .where("revision", "<", value - BigInt(keptChanges))
+    .where("revision", "<=", (relay) => relay.selectFrom("relay").select("relayed_revision"))
     .execute();
   await sql`select pg_notify(${changeChannel}, '')`.execute(transaction);
   return value;

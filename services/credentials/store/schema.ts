@@ -69,6 +69,11 @@ export interface ChangeTable {
   readonly org_id: string;
   readonly subject: string;
   readonly token_id: string;
+  readonly event_id: string;
+  readonly at: Generated<Date>;
+  /** What it comes from; empty if that was not kept. */
+  readonly request_id: string;
+  readonly traceparent: string;
 }
 
 /** The processes of this service that tell watchers of changes. */
@@ -107,6 +112,21 @@ export interface AuditHeadTable {
   mac: Buffer;
 }
 
+/** The one row that says who relays, and up to which revision changes were relayed. */
+export interface RelayTable {
+  readonly id: Generated<boolean>;
+  holder: string;
+  held_until: Date;
+  relayed_revision: bigint;
+}
+
+/** Up to which number an org's audit log was relayed; not here before the first time. */
+export interface AuditRelayedTable {
+  readonly org_id: string;
+  seq: bigint;
+  at: Generated<Date>;
+}
+
 /** The tables of credentials. */
 export interface CredentialsSchema {
   readonly org: OrgTable;
@@ -119,4 +139,6 @@ export interface CredentialsSchema {
   readonly replica: ReplicaTable;
   readonly audit_entry: AuditEntryTable;
   readonly audit_head: AuditHeadTable;
+  readonly relay: RelayTable;
+  readonly audit_relayed: AuditRelayedTable;
 }

@@ -13,30 +13,31 @@ import type { BusEvent, EventBus } from "./event-bus.ts";
 
 /**
  * A log whose facts are to reach the bus: a service's journal, or its outbox.
- * Positions ascend without holes in the order of commit.
+ * Positions ascend without holes in the order of commit. A source of several
+ * logs has a `Position` of its own kind, which the relay does not look into.
  */
-export interface RelaySource {
+export interface RelaySource<Position = bigint> {
   /** What follows the relayed position, in order: at most about `limit` facts. Undefined if nothing does. */
-  read(limit: number): Promise<RelayBatch | undefined>;
+  read(limit: number): Promise<RelayBatch<Position> | undefined>;
   /** Everything up to and including `position` has reached the bus. */
-  markRelayed(position: bigint): Promise<void>;
+  markRelayed(position: Position): Promise<void>;
   /** How many entries are waiting: the log's last position less the relayed one. */
   lag(): Promise<bigint>;
 }
 
 /** A part of the log. Most entries of some logs state nothing to others, and have no event. */
-export interface RelayBatch {
+export interface RelayBatch<Position = bigint> {
   readonly events: readonly BusEvent[];
   /** Of the last entry that the batch covers. */
-  readonly position: bigint;
+  readonly position: Position;
   /** Whether there is more behind it. */
   readonly more: boolean;
 }
 
-export interface RelayOptions {
+export interface RelayOptions<Position = bigint> {
   /** Names the source in logs and metrics, for example `orchestrator`. */
   readonly name: string;
-  readonly source: RelaySource;
+  readonly source: RelaySource<Position>;
   readonly bus: EventBus;
   readonly log: Logger;
   readonly meter?: Meter;
@@ -59,7 +60,7 @@ const waits = { firstMs: 200, mostMs: 5_000 } as const;
 const gatherMs = 100;
 
 /** Starts a relay. One log has one relay at a time; the source sees to that. */
-export function startRelay(options: RelayOptions): Relay {
+export function startRelay<Position = bigint>(options: RelayOptions<Position>): Relay {
   const { name, source, bus, log, batchSize = 500, idleMs = 1_000 } = options;
   const stopping = new AbortController();
   const { signal } = stopping;

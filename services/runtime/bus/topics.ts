@@ -1,5 +1,7 @@
 import type { Message } from "@bufbuild/protobuf";
 import type { GenMessage } from "@bufbuild/protobuf/codegenv2";
+import { type AuditRecorded, AuditRecordedSchema } from "@cadre/gen/cadre/events/v1/audit_pb";
+import { type CredentialsChanged, CredentialsChangedSchema } from "@cadre/gen/cadre/events/v1/credentials_pb";
 import {
   type RunChanged,
   RunChangedSchema,
@@ -19,7 +21,7 @@ export interface Topic<M extends Fact = Fact> {
   readonly message: GenMessage<M>;
   /** Fixed once the topic exists: another number would move keys to other partitions. */
   readonly partitions: number;
-  /** The id of the session or run, which together with the org is the key. */
+  /** The id of the session or run, or a name for what an org has one of; together with the org it is the key. */
   readonly objectId: (event: M) => string;
 }
 
@@ -55,6 +57,22 @@ export const agentTools: Topic<ToolCalled> = {
   objectId: (event) => event.runId,
 };
 
+/** An entry was appended to an org's audit log, which comes in order. */
+export const agentAudit: Topic<AuditRecorded> = {
+  name: "agent.audit.v1",
+  message: AuditRecordedSchema,
+  partitions: 6,
+  objectId: () => "audit",
+};
+
+/** What an org's callers may do changed. */
+export const credentialsChanged: Topic<CredentialsChanged> = {
+  name: "credentials.changed.v1",
+  message: CredentialsChangedSchema,
+  partitions: 6,
+  objectId: () => "credentials",
+};
+
 /** Somebody asks for a run: the one topic that is read to do something. */
 export const agentRunsRequested: Topic<RunRequested> = {
   name: "agent.runs.requested.v1",
@@ -69,6 +87,8 @@ export const topics: readonly Pick<Topic, "name" | "partitions" | "message">[] =
   agentRuns,
   agentSteps,
   agentTools,
+  agentAudit,
+  credentialsChanged,
   agentRunsRequested,
 ];
 

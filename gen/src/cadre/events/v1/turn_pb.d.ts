@@ -28,7 +28,8 @@ export declare type EventMetadata = Message<"cadre.events.v1.EventMetadata"> & {
   eventId: string;
 
   /**
-   * Its number in the session or run, without gaps.
+   * Its number in the session or run, without gaps, unless its message says
+   * another.
    *
    * @generated from field: uint64 seq = 2;
    */

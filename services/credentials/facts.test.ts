@@ -1,0 +1,262 @@
+import { timestampDate } from "@bufbuild/protobuf/wkt";
+import { ApiKeyService } from "@cadre/gen/cadre/credentials/v1/api_key_pb";
+import { IdentityService } from "@cadre/gen/cadre/credentials/v1/identity_pb";
+import type { AuditRecorded } from "@cadre/gen/cadre/events/v1/audit_pb";
+import { CredentialsChange, type CredentialsChanged } from "@cadre/gen/cadre/events/v1/credentials_pb";
+import { pino } from "pino";
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { type CredentialsWorld, startCredentialsWorld } from "../../test/support/credentials-world.ts";
+import { reasonOf } from "../../test/support/failure.ts";
+import { until } from "../../test/support/settled.ts";
+import { codec } from "../../test/support/turn-facts.ts";
+import { eventIdOf } from "../runtime/bus/envelope.ts";
+import type { EventBus, ReceivedEvent } from "../runtime/bus/event-bus.ts";
+import { openPostgresEventBus } from "../runtime/bus/postgres-event-bus.ts";
+import { agentAudit, credentialsChanged } from "../runtime/bus/topics.ts";
+import { fromUuid, newId, toUuid } from "../runtime/ids/id.ts";
+import type { Database } from "../runtime/postgres/database.ts";
+import { openDatabase } from "../runtime/postgres/open-database.ts";
+import { ChainCheck, noOrg } from "./domain/audit-chain.ts";
+import { createAuditRelaySource } from "./events/audit-relay-source.ts";
+import type { CredentialsSchema } from "./store/schema.ts";
+
+const log = pino({ level: "silent" });
+let world: CredentialsWorld;
+let bus: EventBus;
+let database: Database<CredentialsSchema>;
+/** All that a group was given, from the topics' beginnings. */
+const received: ReceivedEvent[] = [];
+const recorded: AuditRecorded[] = [];
+const changed: CredentialsChanged[] = [];
+
+beforeAll(async () => {
+  world = await startCredentialsWorld();
+  database = openDatabase({ url: world.databaseUrl, service: "credentials", log });
+  bus = await openPostgresEventBus({ url: world.databaseUrl, log });
+  const group = "test.credentials";
+  bus.subscribe({
+    topic: agentAudit.name,
+    group,
+    handle: async (event) => void (received.push(event), recorded.push(await codec.decode(agentAudit, event))),
+  });
+  bus.subscribe({
+    topic: credentialsChanged.name,
+    group,
+    handle: async (event) => void (received.push(event), changed.push(await codec.decode(credentialsChanged, event))),
+  });
+});
+afterAll(async () => {
+  await bus.close();
+  await database.close();
+  await world.stop();
+});
+
+async function newOrg(): Promise<{ orgId: string; secret: string }> {
+  const { org, secret } = await world.client(IdentityService, world.adminKey).createOrg({ name: "told" });
+  return { orgId: org?.orgId ?? "", secret };
+}
+
+const recordedOf = (orgId: string) => recorded.filter(({ metadata }) => metadata?.orgId === orgId);
+const changedOf = (orgId: string) => changed.filter(({ metadata }) => metadata?.orgId === orgId);
+
+/** The hash that the chain of facts ends with; throws where it breaks. */
+function rebuild(facts: readonly AuditRecorded[]): string {
+  const check = new ChainCheck();
+  for (const { metadata, ...fact } of facts) {
+    if (metadata?.at === undefined) throw new TypeError("a fact without its metadata");
+    const fault = check.next({
+      ...fact,
+      org_id: toUuid("org", metadata.orgId),
+      event_id: toUuid("evt", metadata.eventId),
+      at: timestampDate(metadata.at),
+      request_id: metadata.requestId,
+      trace_id: metadata.traceId,
+      seq: metadata.seq,
+      previous_hash: Buffer.from(fact.previousHash),
+      hash: Buffer.from(fact.hash),
+    });
+    if (fault !== undefined) throw new Error(`${fault.kind} at ${fault.seq}`);
+  }
+  return Buffer.from(facts.at(-1)?.hash ?? []).toString("hex");
+}
+
+/** The number and hash that an org's stored log ends with. */
+async function headOf(orgId: string): Promise<{ seq: bigint; hash: string }> {
+  const { seq, hash } = await database.engine
+    .selectFrom("audit_head")
+    .select(["seq", "hash"])
+    .where("org_id", "=", toUuid("org", orgId))
+    .executeTakeFirstOrThrow();
+  return { seq, hash: hash.toString("hex") };
+}
+
+async function whenTold(orgId: string): Promise<void> {
+  const { seq } = await headOf(orgId);
+  await until(() => new Set(recordedOf(orgId).map(({ metadata }) => metadata?.seq)).size === Number(seq));
+}
+
+test("an org's audit log comes in order, and its hash chain is rebuilt from the facts alone", async () => {
+  const { orgId, secret } = await newOrg();
+  const keys = world.client(ApiKeyService, secret);
+  const issued = await keys.issueKey({ name: "told", scopes: ["sessions.read"] });
+  await world.client(IdentityService, secret).setLimit({ name: "sessions", value: 300n });
+  await keys.revokeKey({ keyId: issued.key?.keyId ?? "" });
+  expect(await reasonOf(world.client(IdentityService, issued.secret).listLimits({}))).toBe("UNAUTHENTICATED");
+  await whenTold(orgId);
+  const facts = recordedOf(orgId);
+  expect(facts.map(({ type, metadata }) => [type, metadata?.seq])).toEqual([
+    ["key.issued", 1n],
+    ["limit.set", 2n],
+    ["key.revoked", 3n],
+    ["auth.failed", 4n],
+  ]);
+  expect(rebuild(facts)).toBe((await headOf(orgId)).hash);
+  for (const { metadata } of facts.slice(0, 3)) {
+    expect(metadata?.requestId).toMatch(/^req_/);
+    expect(metadata?.traceId).toMatch(/^[0-9a-f]{32}$/);
+  }
+  const events = received.filter(({ key }) => key.startsWith(orgId));
+  expect(new Set(events.filter(({ topic }) => topic === agentAudit.name).map(({ key }) => key))).toEqual(
+    new Set([`${orgId}:audit`]),
+  );
+  for (const { value } of events) {
+    for (const hidden of [secret, issued.secret]) expect(Buffer.from(value).includes(hidden)).toBe(false);
+  }
+  // Changed facts do not pass: neither an entry that says another thing, nor one that is left out.
+  expect(() => rebuild(facts.map((fact) => ({ ...fact, actor: "nobody" })))).toThrow("altered at 1");
+  expect(() => rebuild(facts.toSpliced(1, 1))).toThrow("missing at 2");
+  // What is nobody's is told as well.
+  await reasonOf(world.client(IdentityService, undefined).listLimits({}));
+  await whenTold(fromUuid("org", noOrg));
+  expect(recordedOf(fromUuid("org", noOrg)).map(({ type }) => type)).toContain("auth.failed");
+});
+
+test("a revocation and a limit are told in order, with the request and the trace that they come from", async () => {
+  const { orgId, secret } = await newOrg();
+  const { key } = await world.client(ApiKeyService, secret).issueKey({ name: "a", scopes: ["keys.read"] });
+  await world.client(IdentityService, secret).setLimit({ name: "sessions", value: 300n });
+  await world.client(ApiKeyService, secret).revokeKey({ keyId: key?.keyId ?? "" });
+  await until(() => changedOf(orgId).length === 2);
+  const facts = changedOf(orgId);
+  expect(facts).toMatchObject([
+    { change: CredentialsChange.LIMITS, subject: "", tokenId: "" },
+    { change: CredentialsChange.REVOKED, subject: key?.keyId, tokenId: "" },
+  ]);
+  const [first, second] = facts.map(({ metadata }) => metadata?.seq ?? 0n);
+  expect(first).toBeLessThan(second ?? 0n);
+  await whenTold(orgId);
+  // The same request is in the audit log.
+  const requestOf = (type: string) => recordedOf(orgId).find((fact) => fact.type === type)?.metadata;
+  expect(facts[0]?.metadata).toMatchObject({
+    requestId: requestOf("limit.set")?.requestId,
+    traceId: requestOf("limit.set")?.traceId,
+  });
+  const [event] = received.filter(({ topic, key: of }) => topic === credentialsChanged.name && of.startsWith(orgId));
+  expect(event?.key).toBe(`${orgId}:credentials`);
+  expect(event?.headers["traceparent"]).toContain(facts[0]?.metadata?.traceId);
+});
+
+test("of two replicas one relays, and the other goes on where it ended", async () => {
+  const replica = await startCredentialsWorld({ replicaOf: world });
+  const { orgId, secret } = await newOrg();
+  const set = (value: bigint) => world.client(IdentityService, secret).setLimit({ name: "sessions", value });
+  await set(1n);
+  await whenTold(orgId);
+  const [holder] = await world.sql<{ holder: string }>("select holder from credentials.relay");
+  expect(holder?.holder).toBe(world.platform.processId);
+  // It gives the lease up, as a replica does that stops.
+  await world.sql("update credentials.relay set holder = $1", [replica.platform.processId]);
+  await set(2n);
+  await whenTold(orgId);
+  await replica.stop();
+  await set(3n);
+  await whenTold(orgId);
+  const ids = received.filter(({ key }) => key === `${orgId}:audit`).map(eventIdOf);
+  expect(new Set(ids).size).toBe(3);
+  expect(rebuild(recordedOf(orgId).slice(0, 3))).toBe((await headOf(orgId)).hash);
+});
+
+test("no request waits for a relay that hangs in the middle of its work", async () => {
+  const { orgId, secret } = await newOrg();
+  const set = (value: bigint) => world.client(IdentityService, secret).setLimit({ name: "sessions", value });
+  await set(1n);
+  await whenTold(orgId);
+  await database.engine.transaction().execute(async (transaction) => {
+    // All that a relay writes to, as if it never came to its commit.
+    await transaction.selectFrom("relay").selectAll().forUpdate().execute();
+    await transaction.selectFrom("audit_relayed").selectAll().forUpdate().execute();
+    await set(2n);
+    expect((await headOf(orgId)).seq).toBe(2n);
+  });
+  await whenTold(orgId);
+});
+
+describe("the audit log as an outbox", () => {
+  const orgs = Array.from({ length: 4 }, () => toUuid("org", newId("org")));
+  const source = () => createAuditRelaySource({ engine: database.engine, codec, lease: { hold: async () => true } });
+  const mine = (events: readonly { key: string }[]) =>
+    events.filter(({ key }) => orgs.some((org) => key.startsWith(fromUuid("org", org))));
+
+  beforeEach(async () => {
+    // The world's own relay has nothing to do until the end.
+    await world.sql("update credentials.relay set holder = 'test', held_until = 'infinity'");
+    for (const org of orgs) {
+      await world.sql(
+        `with old as (select coalesce(max(seq), 0) as seq from credentials.audit_entry where org_id = $1), added as (
+           insert into credentials.audit_entry select $1, old.seq + n, gen_random_uuid(), now(), 'test', '', '', '', 1, '', '', '', '', 1,
+             decode(repeat('00', 32), 'hex'), decode(repeat('00', 32), 'hex') from old, generate_series(1, $2::int) n returning seq)
+         insert into credentials.audit_head select $1, max(seq), decode(repeat('00', 32), 'hex'), '' from added
+         on conflict (org_id) do update set seq = excluded.seq`,
+        [org, org === orgs[0] ? 50 : 5],
+      );
+    }
+  });
+
+  test("is read in bounded batches that leave nothing out; a flood of one org holds up no other", async () => {
+    const seen: string[] = [];
+    for (let more = true; more; ) {
+      const batch = await source().read(10);
+      if (batch === undefined) break;
+      expect(batch.events.length).toBeLessThanOrEqual(10);
+      seen.push(...mine(batch.events).map(({ key }) => key.split(":")[0] ?? ""));
+      await source().markRelayed(batch.position);
+      more = batch.more;
+    }
+    expect(seen).toHaveLength(65);
+    // The others are through before the flood is.
+    const flood = fromUuid("org", orgs[0] ?? "");
+    expect(seen.slice(0, 40).filter((org) => org !== flood)).toHaveLength(15);
+    expect(await source().lag()).toBe(0n);
+    expect(await source().read(10)).toBeUndefined();
+  });
+
+  test("relays that work at once repeat entries, and neither skip nor turn round any", async () => {
+    const published: { key: string; seq: bigint }[] = [];
+    const publish = async (batch: Awaited<ReturnType<ReturnType<typeof source>["read"]>>) => {
+      for (const event of mine(batch?.events ?? [])) {
+        published.push({ key: event.key, seq: (await codec.decode(agentAudit, event as never)).metadata?.seq ?? 0n });
+      }
+    };
+    // Each reads before the other has marked, and marks after the other has read on.
+    const [first, second] = [source(), source()];
+    let held = await first.read(7);
+    while (held !== undefined) {
+      const other = await second.read(11);
+      await publish(other);
+      await publish(held);
+      if (other !== undefined) await second.markRelayed(other.position);
+      const next = await second.read(5);
+      await first.markRelayed(held.position);
+      held = next;
+    }
+    for (const key of new Set(published.map((one) => one.key))) {
+      const seqs = published.filter((one) => one.key === key).map(({ seq }) => seq);
+      const inOrder = [...new Set(seqs)];
+      const [start = 0n] = inOrder;
+      expect(inOrder).toEqual(inOrder.map((_, index) => start + BigInt(index)));
+    }
+    expect(new Set(published.map(({ key, seq }) => `${key} ${seq}`)).size).toBe(65);
+    expect(published.length).toBeGreaterThan(65);
+    expect(await first.lag()).toBe(0n);
+  });
+});
