@@ -3,6 +3,8 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { fromJson, type JsonValue } from "@bufbuild/protobuf";
+import { GetHealthResponseSchema, ServingState } from "@cadre/gen/cadre/gateway/v1/health_pb";
 import { planMembers, renewCertificates } from "../../cli/server/mesh-members.ts";
 import type { StartableService } from "../../cli/server/start-service.ts";
 import type { RunningCadre } from "./cadre.ts";
@@ -23,6 +25,8 @@ export interface ServiceProcess {
 /** All services, each in a process of its own, on a PostgreSQL that is somebody else's. */
 export interface ServiceMesh extends RunningCadre {
   readonly services: readonly ServiceProcess[];
+  /** Whether both gateways say that everything serves. */
+  isReady(): Promise<boolean>;
 }
 
 export interface ServiceMeshOptions {
@@ -31,6 +35,8 @@ export interface ServiceMeshOptions {
   readonly settings?: Readonly<Record<string, string>>;
   /** Kept after `dispose` if given. */
   readonly dataDirectory?: string;
+  /** What the environment of one of several of a service, counted from 0, is besides. */
+  readonly environmentOf?: (service: StartableService, nth: number) => Readonly<Record<string, string>>;
 }
 
 /** Starts all of it, as `cadre mesh` would, and waits until it serves. */
@@ -45,7 +51,12 @@ export async function startServiceMesh(options: ServiceMeshOptions): Promise<Ser
   });
   let errors = "";
   const onError = (text: string): void => void (errors = `${errors}${text}`.slice(-100_000));
-  const services = members.map(({ service, settings }) => serviceProcess(service, settings, onError));
+  const counts = new Map<StartableService, number>();
+  const services = members.map(({ service, settings }) => {
+    const nth = counts.get(service) ?? 0;
+    counts.set(service, nth + 1);
+    return serviceProcess(service, { ...settings, ...options.environmentOf?.(service, nth) }, onError);
+  });
   const gateways = members.filter(({ service }) => service === "gateway").map(({ settings }) => settings);
   const adminUrls = gateways.map(({ CADRE_ADMIN_PORT }) => `http://127.0.0.1:${CADRE_ADMIN_PORT}`);
   const isReady = async (): Promise<boolean> => (await Promise.all(adminUrls.map(serves))).every(Boolean);
@@ -64,6 +75,7 @@ export async function startServiceMesh(options: ServiceMeshOptions): Promise<Ser
   }
   const mesh: ServiceMesh = {
     services,
+    isReady,
     url: `http://127.0.0.1:${gateways[0]?.CADRE_PORT}`,
     adminUrl: adminUrls[0] ?? "",
     adminKey: readFileSync(join(dataDirectory, "admin.key"), "utf8").trim(),
@@ -90,11 +102,23 @@ export async function startServiceMesh(options: ServiceMeshOptions): Promise<Ser
 /** Whether the gateway behind an admin port says that everything serves. */
 export async function serves(adminUrl: string): Promise<boolean> {
   try {
-    const { ok } = await fetch(`${adminUrl}/health`, { signal: AbortSignal.timeout(5_000) });
+    const { ok } = await askHealth(adminUrl);
     return ok;
   } catch {
     return false; // it is not there yet
   }
+}
+
+/** What does not serve, as the gateway behind an admin port says: `<service>: <dependency>` each. */
+export async function readTroubles(adminUrl: string): Promise<readonly string[]> {
+  const { services } = fromJson(GetHealthResponseSchema, (await (await askHealth(adminUrl)).json()) as JsonValue);
+  return services.flatMap(({ service, dependencies }) =>
+    dependencies.flatMap(({ name, state }) => (state === ServingState.SERVING ? [] : [`${service}: ${name}`])),
+  );
+}
+
+function askHealth(adminUrl: string): Promise<Response> {
+  return fetch(`${adminUrl}/health`, { signal: AbortSignal.timeout(5_000) });
 }
 
 function serviceProcess(

@@ -11,17 +11,19 @@ const everyMs = 500;
  * Starts runs all the time while something is done to the system, at most
  * eight at once, each until it is acknowledged.
  *
+ * @param kind what their names begin with
  * @returns how many were acknowledged
  */
 export async function underLoad(
   world: Pick<FaultWorld, "start">,
   workload: Workload,
   work: () => Promise<void>,
+  kind = "run",
 ): Promise<number> {
   let isOver = false;
   let started = 0;
   function* names(): Generator<string> {
-    while (!isOver) yield `run-${started++}`;
+    while (!isOver) yield `${kind}-${started++}`;
   }
   const load = eachAtOnce(names(), atOnce, async (run) => {
     await world.start(workload, run);
