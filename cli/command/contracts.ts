@@ -3,6 +3,7 @@ import { jsonOf, ReviewState, type SubjectVersion, type VersionOrigin } from "@c
 import type { Command } from "commander";
 import { type ConnectionFlags, connect, withConnection } from "../connection.ts";
 import { readSource, type SourceFlags, setTimeoutMs, toContract } from "../contracts/contract-source.ts";
+import type { ElsewhereFlags } from "../contracts/push-elsewhere.ts";
 import type { PushFlags } from "../contracts/run-push.ts";
 import { isSame, setToJson, tellDifferences } from "../contracts/tell-contracts.ts";
 import { exitCode } from "../exit-code.ts";
@@ -23,7 +24,14 @@ export function registerContracts(program: Command): void {
     .option("--force", "register what breaks as well; wants the role admin")
     .option("--review", "have an admin decide on what breaks, instead of refusing it")
     .option("--reason <text>", "why, for the audit log and the history; needed with --force and --review")
-    .action(async (directory: string | undefined, flags: PushFlags) => {
+    .option("--registry-url <url>", "with --own: register what events need in a registry that is not Cadre's")
+    .option("--registry-credentials-file <path>", "with --registry-url: a file with name:password")
+    .action(async (directory: string | undefined, flags: PushFlags & ElsewhereFlags) => {
+      if (flags.registryUrl !== undefined) {
+        const { pushElsewhere } = await import("../contracts/push-elsewhere.ts");
+        process.exitCode = await pushElsewhere(flags.registryUrl, flags);
+        return;
+      }
       const { runPush } = await import("../contracts/run-push.ts");
       process.exitCode = await runPush(directory, flags);
     });

@@ -3,8 +3,8 @@ import { credentialsSettings } from "../../services/credentials/config.ts";
 import { eventsSettings } from "../../services/events/config.ts";
 import { gatewaySettings } from "../../services/gateway/config.ts";
 import { orchestratorSettings } from "../../services/orchestrator/config.ts";
+import type { RegistryAccess } from "../../services/runtime/bus/confluent-registry.ts";
 import { findKafkaProblems, kafkaSettings } from "../../services/runtime/bus/kafka/kafka-settings.ts";
-import type { RegistryAccess } from "../../services/runtime/bus/registry-schema-ids.ts";
 import {
   ConfigurationError,
   type Environment,

@@ -10,9 +10,10 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createEventCodec } from "../../services/runtime/bus/envelope.ts";
 import { openKafkaEventBus } from "../../services/runtime/bus/kafka-event-bus.ts";
 import { createRegistrySchemaIds } from "../../services/runtime/bus/registry-schema-ids.ts";
-import { busTopics, conversationTurns, subjectOf, topics } from "../../services/runtime/bus/topics.ts";
+import { agentRuns, busTopics, conversationTurns, subjectOf, topics } from "../../services/runtime/bus/topics.ts";
 import { decodeWire } from "../../services/runtime/bus/wire-codec.ts";
 import { startCadre } from "../support/cadre.ts";
+import { runProgram } from "../support/run-program.ts";
 import { type ForeignRegistry, startApicurio } from "./apicurio.ts";
 import { type KafkaBroker, startKafkaBroker } from "./kafka-broker.ts";
 import { makeTopics } from "./kafka-topics.ts";
@@ -84,10 +85,24 @@ describe("the facts of a Cadre under its ids", () => {
   }, 240_000);
   afterAll(() => broker?.stop());
 
-  test("what is not registered is named, and Confluent's serializer registers it with all that it imports", async () => {
+  test("what is not registered is named, and a push registers it with all that it imports, once", async () => {
     await expect(ids().idOf(subjectOf(conversationTurns), TurnChangedSchema.file)).rejects.toMatchObject({
       reason: "SCHEMA_NOT_REGISTERED",
     });
+    const push = () =>
+      runProgram(process.execPath, [
+        ...["cli/bin/cadre.js", "contracts", "push", "--own", "--json"],
+        ...["--registry-url", registry.url],
+      ]);
+    const first = await push();
+    expect(first.code, first.stderr).toBe(0);
+    const { registered } = JSON.parse(first.stdout) as { registered: readonly { subject: string }[] };
+    const subjects = registered.map(({ subject }) => subject);
+    expect(subjects).toEqual(expect.arrayContaining(topics.map(subjectOf)));
+    expect(subjects.indexOf("cadre/errors/v1/reason.proto")).toBeLessThan(subjects.indexOf(subjectOf(agentRuns)));
+    expect(JSON.parse((await push()).stdout)).toEqual({ registered: [], unchanged: registered.length });
+
+    // Confluent's serializer finds the same: nothing is registered twice.
     const serializer = new ProtobufSerializer(client, SerdeType.VALUE, { autoRegisterSchemas: true });
     for (const { message } of topics) serializer.registry.add(message);
     for (const { name, message } of topics) await serializer.serialize(name, create(message));

@@ -1,33 +1,24 @@
-import { readFile } from "node:fs/promises";
-import { create, createFileRegistry, type DescFile, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { create, createFileRegistry, type DescFile, fromBinary } from "@bufbuild/protobuf";
 import { type FileDescriptorProto, FileDescriptorProtoSchema, FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import { AppError } from "../errors/app-error.ts";
 import { BoundedMap } from "../identity/bounded-map.ts";
-import { wellKnownFile, wellKnownFiles } from "../reflection/well-known-file.ts";
+import { wellKnownFiles } from "../reflection/well-known-file.ts";
+import {
+  askRegistry,
+  importsOf,
+  pathOf,
+  type RegistryAccess,
+  registryUnavailable,
+  type SchemaReference,
+  schemaOf,
+} from "./confluent-registry.ts";
 import type { SchemaIds } from "./schema-ids.ts";
-
-/** Where a schema registry is, and as whom it is asked. */
-export interface RegistryAccess {
-  /** Of a registry that speaks Confluent's REST API: Cadre's own is at `/registry`. */
-  readonly url: string;
-  /** A file with `name:password`, read for each request; of Cadre's own registry the password is an API key. */
-  readonly credentialsFile: string | undefined;
-}
-
-interface Reference {
-  readonly name: string;
-  readonly subject: string;
-  readonly version: number;
-}
 
 interface RegisteredSchema {
   readonly schema: string;
-  readonly references?: readonly Reference[];
+  readonly references?: readonly SchemaReference[];
 }
 
-const requestTimeoutMs = 5_000;
-const retryAfterMs = 1_000;
-const maxAnswerBytes = 8 * 1024 * 1024;
 /** Ids come from frames, which strangers may have written. */
 const maxFiles = 1_000;
 const maxImports = 500;
@@ -43,17 +34,12 @@ const maxImports = 500;
  */
 export function createRegistrySchemaIds(access: RegistryAccess): SchemaIds {
   const ids = new Map<string, Promise<number>>();
-  const versions = new Map<string, Promise<Reference>>();
+  const versions = new Map<string, Promise<SchemaReference>>();
   const files = new BoundedMap<number, Promise<DescFile | undefined>>(maxFiles);
 
   async function lookUp(subject: string, file: DescFile): Promise<{ readonly id: number; readonly version: number }> {
-    const imported = file.dependencies.filter(({ proto }) => wellKnownFile(proto.name) === undefined);
-    const body = {
-      schemaType: "PROTOBUF",
-      schema: Buffer.from(toBinary(FileDescriptorProtoSchema, file.proto)).toString("base64"),
-      references: await Promise.all(imported.map(referenceTo)),
-    };
-    const found = await ask(access, "POST", `/subjects/${encodeURIComponent(subject)}`, body);
+    const references = await Promise.all(importsOf(file).map(referenceTo));
+    const found = await askRegistry(access, "POST", pathOf(subject), schemaOf(file, references));
     if (found === undefined) {
       const message = `${file.proto.name} of this build is not registered under the subject ${subject}`;
       throw new AppError("SCHEMA_NOT_REGISTERED", message);
@@ -61,7 +47,7 @@ export function createRegistrySchemaIds(access: RegistryAccess): SchemaIds {
     return found as { id: number; version: number };
   }
 
-  function referenceTo(file: DescFile): Promise<Reference> {
+  function referenceTo(file: DescFile): Promise<SchemaReference> {
     const { name } = file.proto;
     return remember(versions, name, async () => ({ name, subject: name, version: (await lookUp(name, file)).version }));
   }
@@ -78,17 +64,18 @@ export function createRegistrySchemaIds(access: RegistryAccess): SchemaIds {
 
   /** Files by their references, each after what it imports. */
   async function loadImports(
-    references: readonly Reference[],
+    references: readonly SchemaReference[],
     sorted: FileDescriptorProto[],
     seen: Set<string>,
   ): Promise<void> {
     for (const { name, subject, version } of references) {
       if (seen.has(name)) continue;
       seen.add(name);
-      if (seen.size > maxImports) throw unavailable(`a schema imports more than ${maxImports} files`);
-      const path = `/subjects/${encodeURIComponent(subject)}/versions/${version}?deleted=true`;
+      if (seen.size > maxImports) throw registryUnavailable(`a schema imports more than ${maxImports} files`);
+      const path = `${pathOf(subject)}/versions/${version}?deleted=true`;
       const found = await askSerialized(access, path);
-      if (found === undefined) throw unavailable(`version ${version} of ${subject} is referred to and not there`);
+      if (found === undefined)
+        throw registryUnavailable(`version ${version} of ${subject} is referred to and not there`);
       await loadImports(found.references ?? [], sorted, seen);
       const file = decodeFile(found.schema);
       file.name = name;
@@ -125,7 +112,7 @@ function decodeFile(base64: string): FileDescriptorProto {
   try {
     return fromBinary(FileDescriptorProtoSchema, Buffer.from(base64, "base64"));
   } catch (cause) {
-    throw unavailable("a schema comes in another form than the descriptor that was asked for", cause);
+    throw registryUnavailable("a schema comes in another form than the descriptor that was asked for", cause);
   }
 }
 
@@ -137,9 +124,9 @@ function decodeFile(base64: string): FileDescriptorProto {
 async function askSerialized(access: RegistryAccess, path: string): Promise<RegisteredSchema | undefined> {
   const serialized = `${path}${path.includes("?") ? "&" : "?"}format=serialized`;
   try {
-    return (await ask(access, "GET", serialized)) as RegisteredSchema | undefined;
+    return (await askRegistry(access, "GET", serialized)) as RegisteredSchema | undefined;
   } catch (refused) {
-    const asItIs = (await ask(access, "GET", path)) as RegisteredSchema | undefined;
+    const asItIs = (await askRegistry(access, "GET", path)) as RegisteredSchema | undefined;
     if (asItIs === undefined || isBase64(asItIs.schema)) return asItIs;
     throw refused;
   }
@@ -147,42 +134,4 @@ async function askSerialized(access: RegistryAccess, path: string): Promise<Regi
 
 function isBase64(text: string): boolean {
   return /^[A-Za-z0-9+/]+=*$/.test(text);
-}
-
-/** The JSON that a path answers; `undefined` for 404. */
-async function ask({ url, credentialsFile }: RegistryAccess, method: string, path: string, body?: unknown) {
-  const headers: Record<string, string> = { accept: "application/vnd.schemaregistry.v1+json" };
-  if (body !== undefined) headers["content-type"] = "application/vnd.schemaregistry.v1+json";
-  let response: Response;
-  let text: string;
-  try {
-    if (credentialsFile !== undefined) {
-      const credentials = (await readFile(credentialsFile, "utf8")).trim();
-      headers["authorization"] = `Basic ${Buffer.from(credentials).toString("base64")}`;
-    }
-    response = await fetch(`${url}${path}`, {
-      method,
-      headers,
-      redirect: "error",
-      signal: AbortSignal.timeout(requestTimeoutMs),
-      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-    });
-    if (Number(response.headers.get("content-length") ?? 0) > maxAnswerBytes)
-      throw new Error("the answer is too large");
-    text = await response.text();
-  } catch (cause) {
-    throw unavailable("it cannot be reached", cause);
-  }
-  if (response.status === 404) return undefined;
-  if (!response.ok)
-    throw unavailable(`it answered ${response.status} to ${method} ${path}`, new Error(text.slice(0, 500)));
-  try {
-    return JSON.parse(text) as unknown;
-  } catch (cause) {
-    throw unavailable(`it answered no JSON to ${method} ${path}`, cause);
-  }
-}
-
-function unavailable(what: string, cause?: unknown): AppError {
-  return new AppError("UNAVAILABLE", `the schema registry: ${what}`, { cause, retryAfterMs });
 }

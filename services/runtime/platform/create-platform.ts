@@ -5,7 +5,7 @@ import type { Client, Transport } from "@connectrpc/connect";
 import { createRemoteAuditSink } from "../audit/batching-audit-sink.ts";
 import { createDenialLog } from "../audit/denial-log.ts";
 import type { KafkaConfig } from "../bus/kafka/kafka-settings.ts";
-import type { RegistryAccess } from "../bus/registry-schema-ids.ts";
+import type { RegistryAccess } from "../bus/confluent-registry.ts";
 import type { MeshTrust, ServiceIdentity } from "../identity/service-identity.ts";
 import { createServiceTokenVerifier } from "../identity/service-token.ts";
 import { createServiceTokenAuthenticator } from "../identity/service-token-authenticator.ts";

@@ -5,7 +5,7 @@ import type { Meter, Tracer } from "@opentelemetry/api";
 import type { AuditSink } from "../audit/audit-sink.ts";
 import type { DenialLog } from "../audit/denial-log.ts";
 import type { KafkaConfig } from "../bus/kafka/kafka-settings.ts";
-import type { RegistryAccess } from "../bus/registry-schema-ids.ts";
+import type { RegistryAccess } from "../bus/confluent-registry.ts";
 import type { AccessRules } from "../interceptor/access-rule.ts";
 import type { Logger } from "../log/log.ts";
 import type { MeshServer, ServiceName } from "../mesh/mesh.ts";
