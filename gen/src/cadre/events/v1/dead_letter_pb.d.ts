@@ -158,7 +158,7 @@ export declare type ListDeadLettersRequest = Message<"cadre.events.v1.ListDeadLe
   pageToken: string;
 
   /**
-   * Only those of this topic; empty for all.
+   * Only those of this topic, for example `agent.runs.v1`; empty for all.
    *
    * @generated from field: string topic = 3;
    */
