@@ -49,6 +49,8 @@ export async function runPush(directory: string | undefined, flags: PushFlags): 
     );
     return exitCode.failed;
   }
+  const losing = compared.contracts.filter(({ removedFields }) => removedFields.length > 0);
+  if (!json && broken.length === 0 && losing.length > 0) tellDifferences(losing, source.files);
   const isNew = (contract: ComparedContract): boolean => !isSame(contract);
   const added = compared.contracts.filter(isNew).length;
   if (added > 0) tellStep(`${added} are registered.`);

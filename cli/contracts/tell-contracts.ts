@@ -1,4 +1,11 @@
-import { type ComparedContract, ContractState, type PushedContracts } from "@cadre/sdk";
+import {
+  type ComparedContract,
+  ContractState,
+  type FieldUse,
+  type JsonObject,
+  jsonOf,
+  type PushedContracts,
+} from "@cadre/sdk";
 import { printLine, printNotice } from "../output.ts";
 import type { ContractFile } from "./read-contracts.ts";
 
@@ -15,7 +22,7 @@ export function isSame({ state }: ComparedContract): boolean {
 /** Prints how contracts differ from what is registered, for people. */
 export function tellDifferences(contracts: readonly ComparedContract[], files: readonly ContractFile[]): void {
   const changed = new Set(contracts.filter((contract) => !isSame(contract)).map(({ path }) => path));
-  for (const { path, subject, state, incompatibilities } of contracts) {
+  for (const { path, subject, state, incompatibilities, removedFields } of contracts) {
     switch (state) {
       case ContractState.SAME:
         break;
@@ -25,6 +32,7 @@ export function tellDifferences(contracts: readonly ComparedContract[], files: r
         const imported = new Set(incompatibilities.filter((one) => !own.includes(one)).map(({ file }) => file));
         printLine(`${subject}: breaks${imported.size === 0 ? "" : ` by ${[...imported].join(", ")}`}`);
         for (const { message } of own) printLine(`  ${message}`);
+        tellRemoved(removedFields);
         break;
       }
       case ContractState.FOLLOWS: {
@@ -34,24 +42,35 @@ export function tellDifferences(contracts: readonly ComparedContract[], files: r
       }
       default:
         printLine(`${subject}: ${nameOf(state)}`);
+        tellRemoved(removedFields);
     }
   }
   if (changed.size === 0) printNotice("Everything is registered as it is here.");
+}
+
+/** Prints who still reads fields that are removed. */
+function tellRemoved(fields: readonly FieldUse[]): void {
+  for (const { typeName, field, message } of fields) printLine(`  ${typeName}: ${field} is removed; ${message}`);
 }
 
 /** A set as JSON. */
 export function setToJson({ contracts, digest }: PushedContracts) {
   return {
     digest,
-    contracts: contracts.map(({ path, subject, state, version, schemaId, incompatibilities }) => ({
+    contracts: contracts.map(({ path, subject, state, version, schemaId, incompatibilities, removedFields }) => ({
       path,
       subject,
       state: nameOf(state),
       version,
       ...(schemaId === 0 ? {} : { schema_id: schemaId }),
       ...(incompatibilities.length === 0 ? {} : { messages: incompatibilities.map(({ message }) => message) }),
+      ...fieldUseToJson([...incompatibilities.flatMap(({ fieldUse }) => fieldUse ?? []), ...removedFields]),
     })),
   };
+}
+
+function fieldUseToJson(fields: readonly FieldUse[]): { readonly field_use?: JsonObject[] } {
+  return fields.length === 0 ? {} : { field_use: fields.map(jsonOf) };
 }
 
 function nameOf(state: ContractState): string {

@@ -57,6 +57,7 @@ export {
   ReviewState,
   type VersionOrigin,
 } from "@cadre/gen/cadre/registry/v1/contract_pb";
+export type { FieldReader, FieldUse } from "@cadre/gen/cadre/registry/v1/field_use_pb";
 export { type Incompatibility, SchemaType, type SubjectVersion } from "@cadre/gen/cadre/registry/v1/registry_pb";
 export { SideEffects, type Tool, type ToolDefinition, ToolKind } from "@cadre/gen/cadre/tools/v1/tool_pb";
 export type { AgentOptions, Agents } from "./agent.ts";

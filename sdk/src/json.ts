@@ -14,6 +14,7 @@ import { file_cadre_orchestrator_v1_schedule } from "@cadre/gen/cadre/orchestrat
 import { file_cadre_orchestrator_v1_session_event } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
 import { file_cadre_orchestrator_v1_session } from "@cadre/gen/cadre/orchestrator/v1/session_pb";
 import { file_cadre_registry_v1_contract } from "@cadre/gen/cadre/registry/v1/contract_pb";
+import { file_cadre_registry_v1_field_use } from "@cadre/gen/cadre/registry/v1/field_use_pb";
 import { file_cadre_registry_v1_registry } from "@cadre/gen/cadre/registry/v1/registry_pb";
 import { file_cadre_tools_v1_tool } from "@cadre/gen/cadre/tools/v1/tool_pb";
 
@@ -35,6 +36,7 @@ const registry = /*@__PURE__*/ createRegistry(
   file_cadre_orchestrator_v1_session,
   file_cadre_orchestrator_v1_session_event,
   file_cadre_registry_v1_contract,
+  file_cadre_registry_v1_field_use,
   file_cadre_registry_v1_registry,
   file_cadre_tools_v1_tool,
 );

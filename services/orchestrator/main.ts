@@ -1,9 +1,11 @@
 import { join } from "node:path";
 import { AuthenticationService } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import { ServingState } from "@cadre/gen/cadre/gateway/v1/health_pb";
+import { FieldUseService } from "@cadre/gen/cadre/registry/v1/field_use_pb";
 import { ToolExecutionService } from "@cadre/gen/cadre/tools/v1/tool_pb";
 import { createFileBlobStore } from "../runtime/blob/file-blob-store.ts";
 import { consumeRepeatable } from "../runtime/bus/consumer/consume-repeatable.ts";
+import { createFieldReads } from "../runtime/bus/consumer/field-reads.ts";
 import { createEventCodec } from "../runtime/bus/envelope.ts";
 import { openEventBus } from "../runtime/bus/open-event-bus.ts";
 import { registeredTopics } from "../runtime/bus/registered-topics.ts";
@@ -127,6 +129,7 @@ export const startOrchestrator: StartService<OrchestratorConfig> = async (platfo
   // Last: turns that go on call peers at once, and readers can follow them from their first event.
   await engine.start();
   const authority = createRequestAuthority(authentication);
+  const fieldReads = createFieldReads({ registry: platform.client(self, "registry", FieldUseService), log });
   const requests = consumeRepeatable({
     bus,
     codec,
@@ -134,6 +137,7 @@ export const startOrchestrator: StartService<OrchestratorConfig> = async (platfo
     group: "orchestrator.requests",
     handle: (requested, signal) => startRequestedRun({ authority, startRun }, requested, signal),
     attemptMs: requestAttemptMs,
+    fieldReads,
     log: log.child({ component: "requests" }),
     tracer,
     meter,
@@ -145,6 +149,7 @@ export const startOrchestrator: StartService<OrchestratorConfig> = async (platfo
     stop(graceMs) {
       stopped ??= (async () => {
         await requests.stop();
+        fieldReads.stop();
         // Streams end by this, so that the server has nothing to wait for.
         await engine.stop();
         await server.close(graceMs);

@@ -8,6 +8,7 @@ import { migrate } from "../runtime/postgres/migrator.ts";
 import { openDatabase } from "../runtime/postgres/open-database.ts";
 import type { Implementation } from "../runtime/rpc/implementation.ts";
 import { contractCheckHandlers, contractHandlers } from "./rpc/contract-handlers.ts";
+import { fieldUseHandlers } from "./rpc/field-use-handlers.ts";
 import { registryHandlers } from "./rpc/handlers.ts";
 import { migrations } from "./store/migrations/index.ts";
 import { PostgresRegistryStore } from "./store/postgres-registry-store.ts";
@@ -32,13 +33,13 @@ export async function startRegistry(platform: Platform): Promise<RunningService>
   const limits = createLimits({ authentication, changes, log });
 
   const installation = platform.client("registry", "credentials", InstallationService);
+  const operatorOrg = async () => toUuid("org", (await installation.getInstallation({})).operatorOrgId);
   const { sink } = platform.audit("registry");
   const implementations: readonly Implementation[] = [
     registryHandlers({ store, limits }, sink) as Implementation,
     contractHandlers({ store, limits }, sink) as Implementation,
-    contractCheckHandlers({ store }, async () =>
-      toUuid("org", (await installation.getInstallation({})).operatorOrgId),
-    ) as Implementation,
+    contractCheckHandlers({ store }, operatorOrg) as Implementation,
+    fieldUseHandlers({ store }, operatorOrg) as Implementation,
   ];
 
   const server = await platform.serve("registry", {

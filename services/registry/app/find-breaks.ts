@@ -1,6 +1,7 @@
 import type { Compatibility } from "../domain/compatibility/level.ts";
 import { createComparer, type VersionFinding } from "../domain/incompatible.ts";
 import type { RegistryView, VersionRow } from "../store/registry-store.ts";
+import { withFieldUses } from "./find-field-use.ts";
 import { linkVersion, type ResolvedSchema } from "./link-schema.ts";
 
 /** Findings that are told. */
@@ -9,7 +10,7 @@ const maxFindings = 100;
 /**
  * Why a schema cannot follow versions, in their order; empty if it can. One
  * version is held in memory at a time, and none is read after the hundredth
- * finding.
+ * finding. Those about a field say who reads it.
  */
 export async function findBreaks(
   view: RegistryView,
@@ -24,5 +25,5 @@ export async function findBreaks(
     if (findings.length >= maxFindings) break;
     findings.push(...compare(await linkVersion(view, row)));
   }
-  return findings.slice(0, maxFindings);
+  return withFieldUses(view.fieldReads, findings.slice(0, maxFindings));
 }

@@ -1,3 +1,5 @@
+import { fromBinary } from "@bufbuild/protobuf";
+import { FileDescriptorProtoSchema } from "@bufbuild/protobuf/wkt";
 import { AppError } from "../../runtime/errors/app-error.ts";
 import {
   assertContractSet,
@@ -9,6 +11,7 @@ import {
   isChanged,
   subjectsOf,
 } from "../domain/contract-set.ts";
+import { type FieldName, type FieldUse, removedFields } from "../domain/field-use.ts";
 import { incompatibleSet } from "../domain/incompatible.ts";
 import type { RegistryChange } from "../store/registry-store.ts";
 import {
@@ -21,7 +24,11 @@ import {
   readRoom,
 } from "./add-version.ts";
 import type { RegistryDeps } from "./deps.ts";
+import { findFieldUses } from "./find-field-use.ts";
 import { schemaOf } from "./find-version.ts";
+
+/** Removed fields that are looked up for a contract. */
+const maxRemoved = 100;
 
 /**
  * Registers contracts in one transaction: all, or nothing.
@@ -95,7 +102,8 @@ export async function addSet(
       if (subject === contract.path) versions.set(contract.path, version);
       const state = await stateOf(change, added);
       const base = added.previous?.version ?? 0;
-      compared.push({ path: contract.path, subject, state, base, version, schemaId, findings });
+      const removed = await findRemoved(change, added);
+      compared.push({ path: contract.path, subject, state, base, version, schemaId, findings, removed });
       members.push({ subject, contentDigest: read.contentDigest });
     }
   }
@@ -112,6 +120,23 @@ async function stateOf(change: RegistryChange, added: AddedVersion): Promise<Con
   const before = (await schemaOf(change, previous)).descriptor;
   const isItself = Buffer.compare(before ?? Buffer.alloc(0), schema.descriptor ?? Buffer.alloc(0)) === 0;
   return isItself ? "follows" : "changed";
+}
+
+/** Who reads the fields that a version removes, but for those that findings are about. */
+async function findRemoved(
+  change: RegistryChange,
+  { previous, findings, schema }: AddedVersion,
+): Promise<readonly FieldUse[]> {
+  const before = previous && (await schemaOf(change, previous)).descriptor;
+  if (before === undefined || schema.descriptor === undefined) return [];
+  const fields = removedFields(
+    fromBinary(FileDescriptorProtoSchema, before),
+    fromBinary(FileDescriptorProtoSchema, schema.descriptor),
+  );
+  const isTold = (name: FieldName): boolean =>
+    findings.some(({ typeName, field }) => typeName === name.typeName && field === name.field);
+  const untold = fields.filter((name) => !isTold(name));
+  return findFieldUses(change.fieldReads, untold.slice(0, maxRemoved));
 }
 
 /** A failure that says in which file of the set it is. */

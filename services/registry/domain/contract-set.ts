@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { AppError } from "../../runtime/errors/app-error.ts";
+import type { FieldUse } from "./field-use.ts";
 import type { VersionFinding } from "./incompatible.ts";
 import { assertSubject } from "./subject.ts";
 
@@ -28,6 +29,8 @@ export interface ComparedContract {
   readonly version: number;
   readonly schemaId: number;
   readonly findings: readonly VersionFinding[];
+  /** Who reads the fields that it removes though that breaks nothing; the first 100. */
+  readonly removed: readonly FieldUse[];
 }
 
 /** A set under all of its subjects. */

@@ -4,6 +4,7 @@ import { AppError } from "../../runtime/errors/app-error.ts";
 import { compareProtobuf, type ProtobufVersion } from "./compatibility/compare-protobuf.ts";
 import { describeFinding, type Finding } from "./compatibility/finding.ts";
 import { type Compatibility, directionsOf } from "./compatibility/level.ts";
+import { describeFieldUse, type FieldUse } from "./field-use.ts";
 import { createRegistry, type Imports } from "./protobuf/compile-protobuf.ts";
 import type { SchemaType } from "./schema.ts";
 
@@ -22,6 +23,8 @@ export interface LinkedVersion extends LinkedSchema {
 /** A finding, and the version that it was found against. */
 export interface VersionFinding extends Finding {
   readonly version: number;
+  /** Who reads the field; undefined of none, or if nobody samples its message. */
+  readonly use?: FieldUse;
 }
 
 /** Says why a schema cannot follow a version; nothing if it can. */
@@ -83,7 +86,8 @@ export function incompatibleSet(
   });
 }
 
-/** A finding as one line that names the version as well. */
+/** A finding as one line that names the version as well, and who reads the field. */
 export function describeVersionFinding(finding: VersionFinding): string {
-  return `version ${finding.version}: ${describeFinding(finding)}`;
+  const use = finding.use === undefined ? "" : `; ${describeFieldUse(finding.use)}`;
+  return `version ${finding.version}: ${describeFinding(finding)}${use}`;
 }

@@ -1,6 +1,6 @@
 import { AppError } from "../../runtime/errors/app-error.ts";
+import { describeFinding } from "./compatibility/finding.ts";
 import type { ComparedContract } from "./contract-set.ts";
-import { describeVersionFinding } from "./incompatible.ts";
 
 /** How a review ended. */
 export type DecidedState = "approved" | "rejected" | "expired";
@@ -40,7 +40,7 @@ export function movedSubjects(before: readonly ComparedContract[], now: readonly
 }
 
 function fingerprint({ base, state, findings }: ComparedContract): string {
-  return JSON.stringify([base, state, findings.map((finding) => describeVersionFinding(finding))]);
+  return JSON.stringify([base, state, findings.map((finding) => [finding.version, describeFinding(finding)])]);
 }
 
 /** Reviews that an org may have open. */

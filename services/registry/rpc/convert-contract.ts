@@ -2,14 +2,14 @@ import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import {
   ContractState,
+  type Review as ProtoReview,
   ReviewSchema,
   ReviewState,
-  type Review as ProtoReview,
 } from "@cadre/gen/cadre/registry/v1/contract_pb";
 import { fromUuid } from "../../runtime/ids/id.ts";
 import type { ComparedContract, ContractSet, ContractState as State } from "../domain/contract-set.ts";
 import type { Review, ReviewState as StateOfReview } from "../domain/review.ts";
-import { fromFinding } from "./convert.ts";
+import { fromFieldUse, fromFinding } from "./convert.ts";
 
 const states: Readonly<Record<State, ContractState>> = {
   same: ContractState.SAME,
@@ -32,12 +32,13 @@ export function fromSet({ contracts, digest }: ContractSet) {
 }
 
 /** A contract beside what is registered, for the wire. */
-export function fromCompared({ state, base, findings, ...contract }: ComparedContract) {
+export function fromCompared({ state, base, findings, removed, ...contract }: ComparedContract) {
   return {
     ...contract,
     state: states[state],
     baseVersion: base,
     incompatibilities: findings.map(fromFinding),
+    removedFields: removed.map(fromFieldUse),
   };
 }
 

@@ -1,3 +1,4 @@
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import {
   Compatibility,
   type GetSchemaResponse,
@@ -10,6 +11,7 @@ import { AppError } from "../../runtime/errors/app-error.ts";
 import type { FoundVersion } from "../app/find-version.ts";
 import type { SettingsPatch } from "../app/settings.ts";
 import type { Compatibility as Level } from "../domain/compatibility/level.ts";
+import { describeFieldUse, type FieldUse } from "../domain/field-use.ts";
 import { describeVersionFinding, type VersionFinding } from "../domain/incompatible.ts";
 import type { SchemaInput, SchemaType as Type } from "../domain/schema.ts";
 import type { RegistryMode as Mode, OwnSettings } from "../domain/settings.ts";
@@ -103,6 +105,18 @@ export function fromVersion({ row, schema }: FoundVersion, format = SchemaFormat
 
 /** A finding for the wire. */
 export function fromFinding(finding: VersionFinding) {
-  const { rule, file, typeName, member, version } = finding;
-  return { rule, file, typeName, member, version, message: describeVersionFinding(finding) };
+  const { rule, file, typeName, member, version, use } = finding;
+  const told = { rule, file, typeName, member, version, message: describeVersionFinding(finding) };
+  return use === undefined ? told : { ...told, fieldUse: fromFieldUse(use) };
+}
+
+/** Who reads a field, for the wire. */
+export function fromFieldUse(use: FieldUse) {
+  const { typeName, field, readers } = use;
+  return {
+    typeName,
+    field,
+    message: describeFieldUse(use),
+    readers: readers.map(({ group, lastReadMs }) => ({ group, lastReadAt: timestampFromMs(lastReadMs) })),
+  };
 }

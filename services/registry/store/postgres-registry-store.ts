@@ -2,6 +2,8 @@ import { sql, type Transaction } from "kysely";
 import type { Database } from "../../runtime/postgres/database.ts";
 import type { ReadSchema, Reference } from "../domain/schema.ts";
 import type { OwnSettings } from "../domain/settings.ts";
+import type { FieldReadChange } from "./field-read-store.ts";
+import { PostgresFieldReadChange } from "./postgres-field-read-store.ts";
 import { PostgresRegistryView } from "./postgres-registry-view.ts";
 import { PostgresReviewChange } from "./postgres-review-store.ts";
 import type { RegistryChange, RegistryStore, RegistryView, VersionRow } from "./registry-store.ts";
@@ -55,6 +57,7 @@ export class PostgresRegistryStore implements RegistryStore {
 
 class PostgresRegistryChange extends PostgresRegistryView implements RegistryChange {
   override readonly reviews: ReviewChange;
+  override readonly fieldReads: FieldReadChange;
   readonly #transaction: Transaction<RegistrySchema>;
   readonly #orgId: string;
 
@@ -63,6 +66,7 @@ class PostgresRegistryChange extends PostgresRegistryView implements RegistryCha
     this.#transaction = transaction;
     this.#orgId = orgId;
     this.reviews = new PostgresReviewChange(transaction, orgId);
+    this.fieldReads = new PostgresFieldReadChange(transaction, orgId);
   }
 
   async hold(references: readonly Reference[]): Promise<boolean> {

@@ -1,5 +1,7 @@
 import { sql, type Transaction } from "kysely";
 import type { OwnSettings, SettingsPair } from "../domain/settings.ts";
+import type { FieldReads } from "./field-read-store.ts";
+import { PostgresFieldReads } from "./postgres-field-read-store.ts";
 import { PostgresReviewView } from "./postgres-review-store.ts";
 import type {
   ImportedFile,
@@ -25,11 +27,13 @@ const nothingSet: OwnSettings = { compatibility: undefined, mode: undefined };
 /** Reads an org's registry within a transaction of the org's role: no statement names the org. */
 export class PostgresRegistryView implements RegistryView {
   readonly reviews: ReviewView;
+  readonly fieldReads: FieldReads;
   readonly #transaction: Transaction<RegistrySchema>;
 
   constructor(transaction: Transaction<RegistrySchema>) {
     this.#transaction = transaction;
     this.reviews = new PostgresReviewView(transaction);
+    this.fieldReads = new PostgresFieldReads(transaction);
   }
 
   async subjects(prefix: string, presence: Presence, { offset, limit }: Page): Promise<readonly string[]> {

@@ -1,5 +1,6 @@
 import type { ReadSchema, Reference, SchemaType } from "../domain/schema.ts";
 import type { OwnSettings, SettingsPair } from "../domain/settings.ts";
+import type { FieldReadChange, FieldReads } from "./field-read-store.ts";
 import type { ReviewChange, ReviewView } from "./review-store.ts";
 
 /** A schema with its id, which is the same under all subjects. */
@@ -79,11 +80,13 @@ export interface RegistryView {
   /** How many subjects have settings of their own. */
   countSettings(): Promise<number>;
   readonly reviews: ReviewView;
+  readonly fieldReads: FieldReads;
 }
 
 /** What is changed within one transaction that has its subjects for itself. */
 export interface RegistryChange extends RegistryView {
   readonly reviews: ReviewChange;
+  readonly fieldReads: FieldReadChange;
   /** Keeps versions from being deleted until the transaction ends. False if one is deleted, or is not there. */
   hold(references: readonly Reference[]): Promise<boolean>;
   /** Stores a schema, or finds the one with its digest. */

@@ -1,7 +1,7 @@
 import type { Generated } from "kysely";
 import type { Compatibility } from "../domain/compatibility/level.ts";
-import type { SchemaType } from "../domain/schema.ts";
 import type { DecidedState } from "../domain/review.ts";
+import type { SchemaType } from "../domain/schema.ts";
 import type { RegistryMode } from "../domain/settings.ts";
 
 /** The tables of the registry, as `migrations` makes them. */

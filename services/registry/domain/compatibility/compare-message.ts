@@ -6,23 +6,24 @@ import type { Directions } from "./level.ts";
 /** What of a message's new form breaks who holds to the earlier one. */
 export function compareMessage(previous: DescMessage, next: DescMessage, directions: Directions): readonly Finding[] {
   const findings: Finding[] = [];
+  const place = { file: `${next.file.name}.proto`, typeName: next.typeName };
   const found = (rule: string, member: string, detail: string): void => {
-    findings.push({ rule, file: `${next.file.name}.proto`, typeName: next.typeName, member, detail });
+    findings.push({ ...place, rule, member, detail });
+  };
+  const lost = (rule: string, { name: field }: DescField, now: DescField, detail: string): void => {
+    findings.push({ ...place, rule, member: nameOf(now), field, detail });
   };
   const fields = new Map(next.fields.map((field) => [field.number, field]));
   for (const field of previous.fields) {
     const same = fields.get(field.number);
     if (same !== undefined) {
-      for (const { rule, detail } of compareField(field, same, directions)) found(rule, nameOf(same), detail);
+      for (const { rule, detail } of compareField(field, same, directions)) lost(rule, field, same, detail);
     } else if (!isReserved(next, field.number)) {
-      found(
-        "FIELD_NO_DELETE_UNLESS_NUMBER_RESERVED",
-        nameOf(field),
-        `the field was removed without reserving its number ${field.number}`,
-      );
+      const detail = `the field was removed without reserving its number ${field.number}`;
+      lost("FIELD_NO_DELETE_UNLESS_NUMBER_RESERVED", field, field, detail);
     }
     if (same === undefined && isRequired(field) && directions.forward) {
-      found("MESSAGE_SAME_REQUIRED_FIELDS", nameOf(field), "a required field was removed: earlier readers demand it");
+      lost("MESSAGE_SAME_REQUIRED_FIELDS", field, field, "a required field was removed: earlier readers demand it");
     }
   }
   const numbers = new Set(previous.fields.map(({ number }) => number));

@@ -8,6 +8,8 @@ export interface Finding {
   readonly typeName: string;
   /** The field, value or method; empty for the type. */
   readonly member: string;
+  /** The name that the field had, of a finding about one. */
+  readonly field?: string;
   /** What is wrong. */
   readonly detail: string;
 }

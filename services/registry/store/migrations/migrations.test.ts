@@ -15,6 +15,7 @@ test("the schema goes up, down without a rest, and up again the same", async () 
   await migrate(options);
   const first = await describeSchema(database.url, "registry");
   expect(await migrateDown({ ...options, to: "" })).toEqual([
+    "0005-field-read",
     "0004-review",
     "0003-origin",
     "0002-forced",

@@ -5,6 +5,7 @@ import type { Fact, Topic } from "../topics.ts";
 import { deadLetter } from "./dead-letter.ts";
 import { deadline } from "./deadline.ts";
 import { decode, eventDecoder } from "./decode.ts";
+import type { FieldReads } from "./field-reads.ts";
 import type { DecodedEvent, Handler } from "./handler.ts";
 import { ownGroup } from "./own-group.ts";
 import { retry } from "./retry.ts";
@@ -18,6 +19,7 @@ export interface AttemptsOptions<M extends Fact> {
   readonly topic: Topic<M>;
   readonly group: string;
   readonly attemptMs: number;
+  readonly fieldReads?: FieldReads;
   readonly log: Logger;
 }
 
@@ -37,7 +39,7 @@ export function attempts<M extends Fact>(
   const consumer = { topic: topic.name, group };
   const begun = new WeakSet<ReceivedEvent>();
   const decoded = decode(
-    eventDecoder(codec, topic),
+    eventDecoder(codec, topic, options.fieldReads?.sampler(topic, group)),
     make(({ event }) => begun.add(event)),
   );
   const timed = deadline(attemptMs, (event) => begun.has(event), decoded);

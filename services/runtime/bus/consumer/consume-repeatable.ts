@@ -4,6 +4,7 @@ import type { EventCodec } from "../envelope.ts";
 import type { EventBus, Subscription } from "../event-bus.ts";
 import type { Fact, Topic } from "../topics.ts";
 import { attempts, defaultAttemptMs } from "./attempts.ts";
+import type { FieldReads } from "./field-reads.ts";
 import type { DecodedEvent } from "./handler.ts";
 import { telemetry } from "./telemetry.ts";
 
@@ -17,6 +18,8 @@ export interface ConsumeRepeatableOptions<M extends Fact> {
   readonly handle: (decoded: DecodedEvent<M>, signal: AbortSignal) => Promise<void>;
   /** How long one attempt may take, in milliseconds. Default 1,000: three attempts end within 4 s. */
   readonly attemptMs?: number;
+  /** Where it is gathered which fields the handler reads; nowhere unless given. */
+  readonly fieldReads?: FieldReads;
   readonly log: Logger;
   readonly tracer: Tracer;
   readonly meter: Meter;

@@ -10,6 +10,7 @@ import { createBatch } from "./batch.ts";
 import type { FactHandler } from "./bounded-handler.ts";
 import { eventDecoder } from "./decode.ts";
 import { dedup } from "./dedup.ts";
+import type { FieldReads } from "./field-reads.ts";
 import { pruneHandledEvents } from "./handled-event.ts";
 import { telemetry } from "./telemetry.ts";
 
@@ -24,6 +25,8 @@ export interface ConsumeOptions<M extends Fact, Schema> {
   readonly handle: FactHandler<M, Schema>;
   /** How long one attempt may take, in milliseconds. Default 1,000: three attempts end within 4 s. */
   readonly attemptMs?: number;
+  /** Where it is gathered which fields the handler reads; nowhere unless given. */
+  readonly fieldReads?: FieldReads;
   readonly log: Logger;
   readonly tracer: Tracer;
   readonly meter: Meter;
@@ -38,7 +41,7 @@ export interface ConsumeOptions<M extends Fact, Schema> {
 export function consume<M extends Fact, Schema>(options: ConsumeOptions<M, Schema>): Subscription {
   const { bus, codec, topic, group, database, handle, attemptMs = defaultAttemptMs, log, tracer } = options;
   const consumer = { topic: topic.name, group };
-  const decode = eventDecoder(codec, topic);
+  const decode = eventDecoder(codec, topic, options.fieldReads?.sampler(topic, group));
   // A batch that is cut leaves time for the attempts of the event that it was cut for.
   const batch = createBatch({ consumer, decode, database, handle, batchMs: attemptMs / 2, log, tracer });
   const own = attempts({ ...options, attemptMs }, (begun) => {

@@ -2,6 +2,7 @@ import { AppError } from "../../errors/app-error.ts";
 import type { EventCodec } from "../envelope.ts";
 import type { ReceivedEvent } from "../event-bus.ts";
 import type { Fact, Topic } from "../topics.ts";
+import type { FieldSampler } from "./field-reads.ts";
 import type { DecodedEvent, Handler } from "./handler.ts";
 
 /** The event holds no fact of its topic, and never will: trying again is in vain. */
@@ -27,15 +28,21 @@ export function decode<M extends Fact>(
   return async (event, signal) => next(await decodeEvent(event), signal);
 }
 
-/** Makes what takes the fact out of one event. */
+/**
+ * Makes what takes the fact out of one event.
+ *
+ * @param sample sees each fact before anybody else does
+ */
 export function eventDecoder<M extends Fact>(
   codec: EventCodec,
   topic: Topic<M>,
+  sample?: FieldSampler,
 ): (event: ReceivedEvent) => Promise<DecodedEvent<M>> {
   return async (event) => {
     const fact = await factOf(codec, topic, event);
     // The codec has seen that they are there.
     const { eventId = "", orgId = "" } = fact.metadata ?? {};
+    sample?.(event, fact);
     return { event, fact, eventId, orgId };
   };
 }

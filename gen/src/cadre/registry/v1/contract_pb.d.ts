@@ -5,6 +5,7 @@
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { Incompatibility } from "./registry_pb.js";
+import type { FieldUse } from "./field_use_pb.js";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 
 /**
@@ -109,6 +110,14 @@ export declare type ComparedContract = Message<"cadre.registry.v1.ComparedContra
    * @generated from field: int32 base_version = 7;
    */
   baseVersion: number;
+
+  /**
+   * The fields that it removes though that breaks nothing, with who reads them;
+   * the first 100. Without those of messages that nobody samples.
+   *
+   * @generated from field: repeated cadre.registry.v1.FieldUse removed_fields = 8;
+   */
+  removedFields: FieldUse[];
 };
 
 /**

@@ -7,6 +7,7 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
+import type { FieldUse } from "./field_use_pb.js";
 
 /**
  * Describes the file cadre/registry/v1/registry.proto.
@@ -234,6 +235,14 @@ export declare type Incompatibility = Message<"cadre.registry.v1.Incompatibility
    * @generated from field: int32 version = 6;
    */
   version: number;
+
+  /**
+   * Who reads the field that it is about; absent if it is about none, or if
+   * nobody samples the message.
+   *
+   * @generated from field: cadre.registry.v1.FieldUse field_use = 7;
+   */
+  fieldUse?: FieldUse | undefined;
 };
 
 /**
