@@ -5,7 +5,9 @@ import { expect, test } from "vitest";
 import { redeliver } from "../faults/redelivery.ts";
 import { assertMutated, mutatedEnvironment, mutations } from "../support/mutate.ts";
 
-test("100 events, each delivered ten times, over a consumer's death: 100 effects", { timeout: 60_000 }, async () => {
+test("100 events, each delivered ten times, neighbours swapped, over a consumer's death: 100 effects", {
+  timeout: 60_000,
+}, async () => {
   const verdict = await redeliver({ events: 100, deliveries: 10 });
   expect(verdict).toMatchObject({ effects: 100, distinct: 100 });
   expect(verdict.whenKilled).toBeGreaterThan(0);
