@@ -80,6 +80,14 @@ export const mutations = {
       replace: "",
     },
   ],
+  /** A process whose clock is wrong owns what it owned. */
+  "a wrong clock keeps its shards": [
+    {
+      module: "services/orchestrator/app/ownership.ts",
+      find: "if (this.#options.hasWrongClock?.() === true) {",
+      replace: "if (Date.now() < 0) {",
+    },
+  ],
 } as const satisfies Readonly<Record<string, readonly Edit[]>>;
 
 /** Takes nothing away: a worker that falls silent is given up after 3 seconds instead of 6, where many do. */

@@ -50,6 +50,24 @@ export function waitingWorkload({ stepMs }: Pick<RunWorkloadOptions, "stepMs">):
   return workloadOf(graph, ["child", "last"], (run) => ({ run, note: "n".repeat(largeBytes) }));
 }
 
+/** Runs that wait for a time between their two calls. */
+export function timedWorkload({
+  stepMs,
+  waitMs,
+}: Pick<RunWorkloadOptions, "stepMs"> & { readonly waitMs: number }): Workload {
+  const call = (step: string): JsonObject => ({
+    tool: "record",
+    arguments: { run: { $ref: "input.run" }, step, ms: stepMs },
+  });
+  const steps: readonly JsonObject[] = [
+    { name: "before", timeout: "120s", tool: call("before") },
+    { name: "pause", after: [{ step: "before" }], timer: { duration: `${waitMs / 1_000}s` } },
+    { name: "after", timeout: "120s", after: [{ step: "pause" }], tool: call("after") },
+  ];
+  const graph = fromJson(GraphSchema, { name: "timed", steps: [...steps] });
+  return workloadOf(graph, ["before", "after"], (run) => ({ run }));
+}
+
 function workloadOf(graph: Graph, steps: readonly string[], inputOf: (run: string) => JsonObject): Workload {
   return {
     steps,
