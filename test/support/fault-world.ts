@@ -1,3 +1,4 @@
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { type Cadre, CadreError, createCadre } from "@cadre/sdk";
@@ -189,6 +190,7 @@ export async function startFaultWorld(options: FaultWorldOptions): Promise<Fault
     },
     async dispose(keep = false) {
       for (const worker of workers) killed.add(worker);
+      if (keep) keepOutput(directory.path, server, workers);
       await resources.disposeAsync();
       const outcomes = await Promise.allSettled(starting);
       if (keep) say(`the witnesses are in ${directory.path}`);
@@ -200,6 +202,12 @@ export async function startFaultWorld(options: FaultWorldOptions): Promise<Fault
   // What was opened is the caller's from here on.
   const resources = opened.move();
   return world;
+}
+
+/** Puts beside the witnesses what the server and the workers that run wrote to standard error. */
+function keepOutput(directory: string, server: RunningCadre, workers: readonly Child[]): void {
+  writeFileSync(join(directory, "server.log"), server.stderr());
+  for (const { pid, errors } of workers) writeFileSync(join(directory, `worker-${pid}.log`), errors());
 }
 
 /** Whatever limits there are: it is not they that are tested. */
