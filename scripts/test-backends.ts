@@ -3,9 +3,11 @@ import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { countTests } from "./count-tests.ts";
+import { failedTests } from "./failed-tests.ts";
 
 // `npm run test:backends`: the suites of test/backends, against real components
-// that they download, start and take down. The last line counts the tests.
+// that they download, start and take down. The last lines name what failed, and
+// the very last one counts the tests.
 //
 //   npm run test:backends                 those against one broker of Kafka
 //   npm run test:backends -- cluster      the suites whose names contain this
@@ -32,6 +34,7 @@ if (quick.length + full.length === 0) {
 
 const reports = mkdtempSync(join(tmpdir(), "cadre-test-"));
 let [passed, failed] = [0, 0];
+const failures: string[] = [];
 
 /** Runs files under one configuration, and counts their tests. */
 function run(configuration: string, files: readonly string[], timeout?: number): void {
@@ -46,9 +49,12 @@ function run(configuration: string, files: readonly string[], timeout?: number):
     { stdio: "inherit", ...(timeout === undefined ? {} : { timeout }) },
   );
   const counts = countTests(report);
+  const named = failedTests(report);
   passed += counts.passed;
   // A suite that does not load is a failure without a failed test.
   failed += Math.max(counts.failed, status === 0 ? 0 : 1);
+  failures.push(...named);
+  if (status !== 0 && named.length === 0) failures.push(`${files.join(" ")} ended with ${status}: see above`);
 }
 
 try {
@@ -57,5 +63,6 @@ try {
 } finally {
   rmSync(reports, { recursive: true, force: true });
 }
+for (const failure of failures) process.stdout.write(`failed: ${failure}\n`);
 process.stdout.write(`${passed} passed, ${failed} failed\n`);
 process.exitCode = failed === 0 ? 0 : 1;

@@ -21,8 +21,10 @@ try {
     runTests(["--exclude", "test/{fault,load}/**", "--exclude", "test/attack/transport-{flood,slow}.test.ts"]),
     // What kills processes mostly waits: for starts, leases, runs. Two of a kind do not disturb each other.
     runTests(["test/fault"]),
-    // What loads or floods has the machine to itself.
-    runTests(["test/load", "test/attack/transport-flood", "test/attack/transport-slow", "--maxWorkers=1"]),
+    // A minute of chat that is in nobody's way, beside a minute of clients that do nothing.
+    runTests(["test/load", "test/attack/transport-slow"]),
+    // What floods has the machine to itself.
+    runTests(["test/attack/transport-flood", "--maxWorkers=1"]),
   ];
   const passed = checked.passed + sum(suites, "passed");
   const failed = checked.failed.length + sum(suites, "failed");
