@@ -3,6 +3,7 @@ import { cpSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { errorReference } from "./error-reference.ts";
+import { eventReference, readVectors } from "./event-reference.ts";
 
 // Generates anew into a copy and compares: what is committed in gen/, and in
 // the docs that are made from it, must be what the contracts say.
@@ -19,10 +20,16 @@ try {
   const result = spawnSync("diff", ["-rq", join(copy, "gen"), "gen", "-x", "package.json", "-x", "node_modules"], {
     stdio: "inherit",
   });
-  const reference = errorReference(readFileSync(join(copy, "gen/descriptor-set.binpb")));
-  const isCurrent = result.status === 0 && reference === readFileSync("docs/errors.md", "utf8");
-  if (!isCurrent)
-    process.stderr.write("gen/ or docs/errors.md is not what the contracts say: run `npm run generate`.\n");
+  const descriptorSet = readFileSync(join(copy, "gen/descriptor-set.binpb"));
+  const isCurrent =
+    result.status === 0 &&
+    errorReference(descriptorSet) === readFileSync("docs/errors.md", "utf8") &&
+    eventReference(descriptorSet, readVectors()) === readFileSync("docs/events.md", "utf8");
+  if (!isCurrent) {
+    process.stderr.write(
+      "gen/, docs/errors.md or docs/events.md is not what the contracts say: run `npm run generate`.\n",
+    );
+  }
   process.exitCode = isCurrent ? 0 : 1;
 } finally {
   rmSync(copy, { recursive: true, force: true });

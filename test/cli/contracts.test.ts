@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { create, type DescMessage, type MessageInitShape, toJson } from "@bufbuild/protobuf";
+import { create, type DescMessage, fromJson, type JsonValue, type MessageInitShape, toJson } from "@bufbuild/protobuf";
 import { TurnChangedSchema } from "@cadre/gen/cadre/events/v1/turn_pb";
 import { ContractState, createCadre, ServingState } from "@cadre/sdk";
 import { ProtobufDeserializer, SchemaRegistryClient, SerdeType } from "@confluentinc/schemaregistry";
@@ -10,10 +10,11 @@ import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { lintContracts } from "../../cli/contracts/lint-contracts.ts";
 import { readContracts } from "../../cli/contracts/read-contracts.ts";
 import { generateSdk } from "../../cli/sdk/generate-sdk.ts";
+import { createEventCodec } from "../../services/runtime/bus/envelope.ts";
 import { openPostgresEventBus } from "../../services/runtime/bus/postgres-event-bus.ts";
 import { registeredTopics } from "../../services/runtime/bus/registered-topics.ts";
 import { createRegistrySchemaIds } from "../../services/runtime/bus/registry-schema-ids.ts";
-import { topics } from "../../services/runtime/bus/topics.ts";
+import { type Fact, type Topic, topics } from "../../services/runtime/bus/topics.ts";
 import { decodeMessage, decodeWire, encodeWire, messageAt } from "../../services/runtime/bus/wire-codec.ts";
 import { type RunningCadre, startCadre } from "../support/cadre.ts";
 import { createTestDatabase } from "../support/postgres.ts";
@@ -44,6 +45,11 @@ function write(path: string, text: string): void {
   mkdirSync(dirname(file), { recursive: true });
   writeFileSync(file, text);
 }
+
+const eventVectors = JSON.parse(readFileSync(join(root, "test/vectors/events.json"), "utf8")) as readonly {
+  readonly topic: string;
+  readonly event: JsonValue;
+}[];
 
 /** A file with the name and password by which a registry's client is let in. */
 function writeCredentials(): string {
@@ -85,6 +91,15 @@ test("pushed contracts are found by the descriptors of the build, and events car
     TurnChangedSchema.file.messages.map(({ typeName }) => typeName),
   );
   expect(await ids.fileOf(2_000_000_000)).toBeUndefined();
+  const codec = createEventCodec(ids, { knowsAllIds: true });
+  // The golden event of each topic goes out under its registered id, and comes back by that id.
+  for (const topic of topics as readonly unknown[] as readonly Topic[]) {
+    const { name, message } = topic;
+    const fact = fromJson(message, eventVectors.find((vector) => vector.topic === name)?.event ?? null) as Fact;
+    const event = await codec.encode(topic, fact, { orgId: fact.metadata?.orgId ?? "" });
+    expect(decodeWire(event.value).schemaId).toBe((await schemas.get(`${name}-value`)).schemaId);
+    expect(await codec.decode(topic, event)).toEqual(fact);
+  }
   expect(await registeredTopics(ids, topics).check()).toEqual({ state: ServingState.SERVING, detail: "" });
   expect(await registeredTopics(ids, [...topics, { name: "nothing", message: TurnChangedSchema }]).check()).toEqual({
     state: ServingState.NOT_SERVING,
