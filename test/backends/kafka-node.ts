@@ -17,6 +17,8 @@ export interface KafkaNodeOptions {
   readonly directory: string;
   /** On 127.0.0.1. Without `controller` it is a broker only. */
   readonly ports: { readonly plain?: number; readonly secure?: number; readonly controller?: number };
+  /** The port that clients are told instead of the plain one: of a proxy before it. */
+  readonly advertisedPort?: number;
   /** The controllers of the cluster: node id and port. */
   readonly voters: readonly { readonly nodeId: number; readonly port: number }[];
   /** Needed for a secure port. */
@@ -110,7 +112,8 @@ async function answers(connection: KafkaConnection): Promise<boolean> {
   }
 }
 
-function propertiesOf({ nodeId, directory, ports, voters, access, copies }: KafkaNodeOptions): string {
+function propertiesOf(options: KafkaNodeOptions): string {
+  const { nodeId, directory, ports, advertisedPort, voters, access, copies } = options;
   const login = "org.apache.kafka.common.security.scram.ScramLoginModule";
   const { plain, secure, controller } = ports;
   const listeners = [
@@ -139,6 +142,7 @@ function propertiesOf({ nodeId, directory, ports, voters, access, copies }: Kafk
     "transaction.state.log.num.partitions": 1,
     "group.initial.rebalance.delay.ms": 0,
   };
+  if (advertisedPort !== undefined) properties["advertised.listeners"] = `PLAINTEXT://127.0.0.1:${advertisedPort}`;
   if (access !== undefined) {
     const { username, password } = access.client.sasl;
     Object.assign(properties, {

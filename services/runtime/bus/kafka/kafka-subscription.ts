@@ -16,6 +16,9 @@ import { type KafkaProblem, toKafkaProblem } from "./kafka-problem.ts";
 //     position past what was not handled.
 // S4. However a consumer ends, another one is made, after a pause that grows
 //     and is bounded, until `stop`.
+// S5. A consumer whose broker gives no answer in time ends. kafkajs 2.2.4 asks
+//     again on the same connection, three times: one that was lost unheard
+//     would hold up its partitions for more than a minute.
 
 export interface KafkaSubscriptionDependencies {
   /** Makes a client from the connection as it is configured now. */
@@ -98,6 +101,9 @@ export class KafkaSubscription implements Subscription {
     });
     const ended = Promise.withResolvers<never>();
     consumer.on(consumer.events.CRASH, ({ payload }) => ended.reject(payload.error));
+    consumer.on(consumer.events.REQUEST_TIMEOUT, ({ payload: { broker, apiName } }) => {
+      ended.reject(new Error(`${broker} gave no answer to ${apiName}`)); // S5
+    });
     consumer.on(consumer.events.FETCH, () => this.#live());
     consumer.on(consumer.events.GROUP_JOIN, ({ payload }) => {
       this.#live();
