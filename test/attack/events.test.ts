@@ -6,17 +6,17 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { toDeadLetterEvent } from "../../services/runtime/bus/dead-letter-event.ts";
 import { eventIdOf } from "../../services/runtime/bus/envelope.ts";
 import type { BusEvent, EventBus } from "../../services/runtime/bus/event-bus.ts";
-import { maxEventBytes } from "../../services/runtime/bus/fact-rules.ts";
 import { openPostgresEventBus } from "../../services/runtime/bus/postgres-event-bus.ts";
 import { agentRunsRequested, conversationTurns } from "../../services/runtime/bus/topics.ts";
 import { newId } from "../../services/runtime/ids/id.ts";
 import { type RunningCadre, startCadre } from "../support/cadre.ts";
 import { collectEvents } from "../support/collect-events.ts";
+import { makeHeaviestEvent } from "../support/heaviest-event.ts";
 import { createTestDatabase, type TestDatabase } from "../support/postgres.ts";
 import { requestEvent } from "../support/run-requests.ts";
 import { runProgram } from "../support/run-program.ts";
 import { until } from "../support/settled.ts";
-import { codec, turnFact } from "../support/turn-facts.ts";
+import { codec } from "../support/turn-facts.ts";
 
 // What strangers and mishaps do to events: too heavy ones, dead letters that
 // are put back, or read, by who should not, and a bus that is away for long.
@@ -70,19 +70,8 @@ function get(path: string): Promise<Response> {
 }
 
 test("an event is as heavy as the bus takes, or refused before there is one: not a byte more (E02)", async () => {
-  const sessionId = newId("ses");
-  const heavy = (padding: number) =>
-    Object.assign(turnFact(orgId, sessionId, 1), {
-      $unknown: [{ no: 999, wireType: 2, data: new Uint8Array(padding) }],
-    });
-  const encode = (padding: number) => codec.encode(conversationTurns, heavy(padding), { orgId });
-  const weigh = ({ key, headers, value }: BusEvent) =>
-    value.byteLength + Buffer.byteLength(key + Object.entries(headers).flat().join(""));
-  const start = maxEventBytes - 1_000;
-  const most = start + maxEventBytes - weigh(await encode(start));
-  const event = await encode(most);
-  expect(weigh(event)).toBe(maxEventBytes);
-  await expect(encode(most + 1)).rejects.toMatchObject({ reason: "MESSAGE_TOO_LARGE" });
+  const { event, encodeHeavier } = await makeHeaviestEvent(orgId);
+  await expect(encodeHeavier()).rejects.toMatchObject({ reason: "MESSAGE_TOO_LARGE" });
   const read = collectEvents(bus, conversationTurns.name, "test.heavy");
   await bus.publish([event]);
   await until(() => read.events.some((one) => eventIdOf(one) === eventIdOf(event)));
