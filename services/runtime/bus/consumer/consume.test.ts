@@ -1,10 +1,13 @@
+import { create } from "@bufbuild/protobuf";
 import type { TurnChanged } from "@cadre/gen/cadre/events/v1/turn_pb";
+import { type FieldUseService, ReportFieldReadsResponseSchema } from "@cadre/gen/cadre/registry/v1/field_use_pb";
+import type { Client } from "@connectrpc/connect";
 import { PrometheusExporter, PrometheusSerializer } from "@opentelemetry/exporter-prometheus";
 import { MeterProvider } from "@opentelemetry/sdk-metrics";
 import { InMemorySpanExporter, SimpleSpanProcessor, TracerProvider } from "@opentelemetry/sdk-trace";
 import { sql, type Transaction } from "kysely";
 import pino from "pino";
-import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, expect, onTestFinished, test } from "vitest";
 import { type Collected, collectEvents } from "../../../../test/support/collect-events.ts";
 import { type EffectSchema, effectMigrations } from "../../../../test/support/effect-schema.ts";
 import { createTestDatabase, type TestDatabase } from "../../../../test/support/postgres.ts";
@@ -21,6 +24,7 @@ import { openPostgresEventBus } from "../postgres-event-bus.ts";
 import { conversationTurns, deadLetterTopicOf } from "../topics.ts";
 import type { FactHandler } from "./bounded-handler.ts";
 import { consume } from "./consume.ts";
+import { createFieldReads, type FieldReads } from "./field-reads.ts";
 import type { DecodedEvent } from "./handler.ts";
 
 const log = pino({ level: "silent" });
@@ -59,7 +63,10 @@ afterAll(async () => {
 
 type Handle = FactHandler<TurnChanged, EffectSchema>;
 
-function start(handle: Handle, given: { readonly attemptMs?: number; readonly bus?: EventBus } = {}): void {
+function start(
+  handle: Handle,
+  given: { readonly attemptMs?: number; readonly bus?: EventBus; readonly fieldReads?: FieldReads } = {},
+): void {
   groups += 1;
   group = `test.${groups}`;
   sessionId = newId("ses");
@@ -273,6 +280,25 @@ test("a requeued event is for the group that had failed, and for no other", asyn
   await bus.publish([toRequeuedEvent(others, "another.group"), toRequeuedEvent(mine, group)]);
   await expect.poll(() => seen).toEqual([eventIdOf(mine)]);
   await expect.poll(() => outcomes("not-ours")).toBe(1);
+});
+
+test("what the handler reads of an event is told to the registry, and nothing else", async () => {
+  const told = new Set<string>();
+  const registry: Pick<Client<typeof FieldUseService>, "reportFieldReads"> = {
+    async reportFieldReads({ reads = [] }) {
+      for (const read of reads) told.add(`${read.group} ${read.typeName} ${read.field}`);
+      return create(ReportFieldReadsResponseSchema);
+    },
+  };
+  // By this clock each event is the first in a minute, and each report is due.
+  let nowMs = 0;
+  const fieldReads = createFieldReads({ registry, log, firstMs: 0, now: () => (nowMs += 60_000) });
+  onTestFinished(() => fieldReads.stop());
+  start(note, { fieldReads });
+  const events = await publish(3);
+  await expect.poll(() => effects(events)).toEqual([1, 2, 3]);
+  const expected = ["TurnChanged ", "TurnChanged session_id", "TurnChanged metadata", "EventMetadata seq"];
+  await expect.poll(() => [...told].sort()).toEqual(expected.map((read) => `${group} cadre.events.v1.${read}`).sort());
 });
 
 /** How many events of the current group had that outcome. */
