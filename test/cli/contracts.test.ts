@@ -142,6 +142,21 @@ test("pushed contracts are found by the descriptors of the build, and events car
   }
 });
 
+test("what events need goes to a registry by its REST API, too, and finds there what a push registered", async () => {
+  const push = (...flags: readonly string[]) =>
+    runProgram(process.execPath, [
+      ...[program, "contracts", "push", "--registry-url", `${server.url}/registry`, "--json"],
+      ...flags,
+    ]);
+  const pushed = await push("--own", "--registry-credentials-file", writeCredentials());
+  expect(pushed.code, pushed.stderr).toBe(0);
+  const { registered, unchanged } = JSON.parse(pushed.stdout) as { registered: unknown[]; unchanged: number };
+  expect(registered).toEqual([]);
+  expect(unchanged).toBeGreaterThan(topics.length);
+  expect(await push("--own")).toMatchObject({ code: 77, stderr: expect.stringContaining("UNAUTHENTICATED") });
+  expect(await push()).toMatchObject({ code: 2, stderr: expect.stringContaining("--own") });
+});
+
 test("a breaking change registers nothing; forced by an admin, with a reason, it is registered, audited and remembered", async () => {
   const proto = join(home, "proto");
   const header = 'syntax = "proto3"; package t.v1;';

@@ -1,7 +1,6 @@
 import type { DescFile } from "@bufbuild/protobuf";
 import { AppError, type FailureReason } from "../errors/app-error.ts";
 import {
-  askRegistry,
   importsOf,
   pathOf,
   type RegistryAccess,
@@ -59,11 +58,10 @@ export async function* registerTopics(
   async function register(subject: string, file: DescFile): Promise<RegisteredSubject> {
     const imported = importsOf(file).flatMap(({ proto }) => references.get(proto.name) ?? []);
     const schema = schemaOf(file, imported);
-    const look = () => askRegistry(access, "POST", pathOf(subject), schema);
+    const look = () => post(access, subject, pathOf(subject), schema);
     const before = await look();
     if (before !== undefined) return { ...toPlace(before), subject, isNew: false };
-    const { status, text } = await requestOf(access, "POST", `${pathOf(subject)}/versions`, schema);
-    if (status !== 200) throw toError(subject, status, text);
+    await post(access, subject, `${pathOf(subject)}/versions`, schema);
     return { ...toPlace(await look()), subject, isNew: true };
   }
 
@@ -73,6 +71,14 @@ export async function* registerTopics(
   }
 }
 
+/** What the registry answers; `undefined` for 404. */
+async function post(access: RegistryAccess, subject: string, path: string, schema: unknown): Promise<unknown> {
+  const { status, text } = await requestOf(access, "POST", path, schema);
+  if (status === 404) return undefined;
+  if (status !== 200) throw toError(subject, status, text);
+  return parse(text);
+}
+
 function toPlace(found: unknown): { readonly id: number; readonly version: number } {
   const { id, version } = (found ?? {}) as { readonly id?: unknown; readonly version?: unknown };
   if (typeof id === "number" && typeof version === "number") return { id, version };
@@ -80,20 +86,23 @@ function toPlace(found: unknown): { readonly id: number; readonly version: numbe
 }
 
 function toError(subject: string, status: number, text: string): AppError {
-  const message = `the schema registry refuses ${subject}: ${messageOf(text)}`;
   const reason = refusals.get(status);
   return reason === undefined
     ? registryUnavailable(`it answered ${status} to the registration of ${subject}`, new Error(text.slice(0, 500)))
-    : new AppError(reason, message);
+    : new AppError(reason, `the schema registry refuses ${subject}: ${messageOf(text)}`);
 }
 
 /** What the registry said, at most 1,000 characters. */
 function messageOf(text: string): string {
+  const { message } = Object(parse(text)) as { readonly message?: unknown };
+  return (typeof message === "string" ? message : text).slice(0, 1_000);
+}
+
+/** Undefined for what is no JSON. */
+function parse(text: string): unknown {
   try {
-    const { message } = JSON.parse(text) as { readonly message?: unknown };
-    if (typeof message === "string") return message.slice(0, 1_000);
+    return JSON.parse(text) as unknown;
   } catch {
-    // No JSON: told as it is.
+    return undefined;
   }
-  return text.slice(0, 1_000);
 }
