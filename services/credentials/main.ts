@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { createBatchingAuditSink } from "../runtime/audit/batching-audit-sink.ts";
 import { createDenialLog } from "../runtime/audit/denial-log.ts";
+import { openEventBus } from "../runtime/bus/open-event-bus.ts";
 import { loadOrMakeKeyFile, readKeyFile } from "../runtime/identity/key-file.ts";
 import { loadPageTokens } from "../runtime/page/load-page-tokens.ts";
 import type { Platform, RunningService } from "../runtime/platform/platform.ts";
@@ -32,7 +33,7 @@ export interface RunningCredentials extends RunningService {
 /** Starts credentials. */
 export async function startCredentials(platform: Platform, config: CredentialsConfig): Promise<RunningCredentials> {
   const log = platform.log.child({ component: "credentials" });
-  const { databaseUrl: url, dataDirectory, processId } = platform;
+  const { databaseUrl: url, dataDirectory, processId, tracer, meter } = platform;
   const isProduction = platform.mode === "production";
   const hmacKey =
     config.CADRE_CREDENTIALS_HMAC_KEY_FILE === undefined
@@ -41,14 +42,11 @@ export async function startCredentials(platform: Platform, config: CredentialsCo
   const pageTokens = loadPageTokens(platform);
   const jwts = createJwtVerifier(config.CADRE_JWT_ISSUERS);
 
-  await migrate({ url, service: "credentials", migrations, log });
-  const database = openDatabase<CredentialsSchema>({
-    url,
-    service: "credentials",
-    log,
-    tracer: platform.tracer,
-    meter: platform.meter,
-  });
+  const [{ bus, dependencies }] = await Promise.all([
+    openEventBus({ kafka: platform.kafka, databaseUrl: url, log, tracer, meter }),
+    migrate({ url, service: "credentials", migrations, log }),
+  ]);
+  const database = openDatabase<CredentialsSchema>({ url, service: "credentials", log, tracer, meter });
   const { engine } = database;
   const environment = isProduction ? "live" : "dev";
   const firstKey = await firstStart(
@@ -65,8 +63,10 @@ export async function startCredentials(platform: Platform, config: CredentialsCo
   );
   const denials = createDenialLog({ sink: auditSink, log });
   const keyUse = createKeyUse({ engine, log });
-  const changes = createChangeHub({ store: createPostgresChangeStore(engine), processId, log });
-  const relays = await startRelays({ platform, database, log });
+  // Connections of its own: leases end while its reads wait behind calls, and without leases every call asks.
+  const ownDatabase = openDatabase<CredentialsSchema>({ url, service: "credentials", log, maxConnections: 2 });
+  const changes = createChangeHub({ store: createPostgresChangeStore(ownDatabase.engine), processId, log });
+  const relays = startRelays({ platform, database, bus, log });
   const onChange = (): void => {
     changes.poke();
     relays.wake();
@@ -85,7 +85,7 @@ export async function startCredentials(platform: Platform, config: CredentialsCo
       denials,
       authentication: { engine, hmacKey, jwts, keyUse, runRequestTokens: createRunRequestTokens(hmacKey) },
     }),
-    dependencies: [database.dependency, ...relays.dependencies],
+    dependencies: [database.dependency, ...dependencies],
     auditSink,
   });
 
@@ -100,7 +100,8 @@ export async function startCredentials(platform: Platform, config: CredentialsCo
         await server.close(graceMs);
         await Promise.all([unlisten(), stopPruning(), keyUse.stop(), denials.stop()]);
         await relays.stop();
-        await database.close();
+        await bus.close();
+        await Promise.all([database.close(), ownDatabase.close()]);
       })();
       return stopped;
     },

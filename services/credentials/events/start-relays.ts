@@ -1,10 +1,10 @@
 import { createEventCodec } from "../../runtime/bus/envelope.ts";
-import { openEventBus } from "../../runtime/bus/open-event-bus.ts";
+import type { EventBus } from "../../runtime/bus/event-bus.ts";
 import { createRegistrySchemaIds } from "../../runtime/bus/registry-schema-ids.ts";
 import { startRelay } from "../../runtime/bus/relay.ts";
 import { createLocalSchemaIds } from "../../runtime/bus/schema-ids.ts";
 import type { Logger } from "../../runtime/log/log.ts";
-import type { Dependency, Platform } from "../../runtime/platform/platform.ts";
+import type { Platform } from "../../runtime/platform/platform.ts";
 import type { Database } from "../../runtime/postgres/database.ts";
 import { createRelayLease } from "../store/relay-lease.ts";
 import type { CredentialsSchema } from "../store/schema.ts";
@@ -12,15 +12,14 @@ import { createAuditRelaySource } from "./audit-relay-source.ts";
 import { createChangeRelaySource } from "./change-relay-source.ts";
 
 export interface StartRelaysOptions {
-  readonly platform: Pick<Platform, "kafka" | "registry" | "databaseUrl" | "tracer" | "meter" | "processId">;
+  readonly platform: Pick<Platform, "registry" | "meter" | "processId">;
   readonly database: Database<CredentialsSchema>;
+  readonly bus: EventBus;
   readonly log: Logger;
 }
 
 /** What hands the service's facts on. */
 export interface CredentialsRelays {
-  /** What they need besides PostgreSQL, for readiness. */
-  readonly dependencies: readonly Dependency[];
   /** There is a new change, and with it an entry. Other entries are looked for every second. */
   wake(): void;
   stop(): Promise<void>;
@@ -30,9 +29,8 @@ export interface CredentialsRelays {
  * Relays the audit log and the changes of who may do what. Nothing waits for it:
  * while the bus is away, or the registry, facts stay where they are.
  */
-export async function startRelays({ platform, database, log }: StartRelaysOptions): Promise<CredentialsRelays> {
-  const { kafka, registry, databaseUrl, tracer, meter, processId } = platform;
-  const { bus, dependencies } = await openEventBus({ kafka, databaseUrl, log, tracer, meter });
+export function startRelays({ platform, database, bus, log }: StartRelaysOptions): CredentialsRelays {
+  const { registry, meter, processId } = platform;
   const { engine } = database;
   const schemaIds = registry === undefined ? createLocalSchemaIds() : createRegistrySchemaIds(registry);
   const codec = createEventCodec(schemaIds, { meter, knowsAllIds: registry !== undefined });
@@ -49,7 +47,6 @@ export async function startRelays({ platform, database, log }: StartRelaysOption
     source: createChangeRelaySource({ engine, codec, lease }),
   });
   return {
-    dependencies,
     wake() {
       changes.wake();
       audit.wake();
@@ -58,7 +55,6 @@ export async function startRelays({ platform, database, log }: StartRelaysOption
       await Promise.all([audit.stop(), changes.stop()]);
       // Best effort: another replica waits for the end of the lease otherwise.
       await lease.release().catch((thrown: unknown) => log.debug({ err: thrown }, "could not give up the relays"));
-      await bus.close();
     },
   };
 }

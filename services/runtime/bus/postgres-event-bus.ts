@@ -38,9 +38,9 @@ export async function openPostgresEventBus(options: PostgresEventBusOptions): Pr
   const { url, log, tracer, meter, topics = busTopics, leaseMs = 15_000, keepDays = 7 } = options;
   await migrate({ url, service: "bus", migrations, log });
   const database = openDatabase<Record<never, never>>({ url, service: "bus", log, maxConnections: 6, tracer, meter });
-  for (const { name, partitions } of topics) {
-    await sql`select ensure_topic(${name}, ${partitions}::int)`.execute(database.engine);
-  }
+  const [names, partitions] = [topics.map((topic) => topic.name), topics.map((topic) => topic.partitions)];
+  await sql`select ensure_topic(name, partitions)
+    from unnest(${names}::text[], ${partitions}::int[]) as topic (name, partitions)`.execute(database.engine);
   return new PostgresEventBus(database, topics, { log, meter, leaseMs, keepDays });
 }
 
