@@ -52,6 +52,8 @@ beforeAll(async () => {
         name: "held",
         description: "Is called and does not end.",
         inputSchema: { type: "object" },
+        // It is held until all methods were tried, however slow the machine.
+        timeoutMs: 300_000,
         handler: (_, { callId, signal }) => {
           onCall(callId);
           return new Promise((resolve) => signal.addEventListener("abort", () => resolve(null)));
