@@ -4,7 +4,7 @@ import { IdentityService } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import type { AuditRecorded } from "@cadre/gen/cadre/events/v1/audit_pb";
 import { CredentialsChange, type CredentialsChanged } from "@cadre/gen/cadre/events/v1/credentials_pb";
 import { pino } from "pino";
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test } from "vitest";
 import { type CredentialsWorld, startCredentialsWorld } from "../../test/support/credentials-world.ts";
 import { reasonOf } from "../../test/support/failure.ts";
 import { until } from "../../test/support/settled.ts";
@@ -13,11 +13,10 @@ import { eventIdOf } from "../runtime/bus/envelope.ts";
 import type { EventBus, ReceivedEvent } from "../runtime/bus/event-bus.ts";
 import { openPostgresEventBus } from "../runtime/bus/postgres-event-bus.ts";
 import { agentAudit, credentialsChanged } from "../runtime/bus/topics.ts";
-import { fromUuid, newId, toUuid } from "../runtime/ids/id.ts";
+import { fromUuid, toUuid } from "../runtime/ids/id.ts";
 import type { Database } from "../runtime/postgres/database.ts";
 import { openDatabase } from "../runtime/postgres/open-database.ts";
 import { ChainCheck, noOrg } from "./domain/audit-chain.ts";
-import { createAuditRelaySource } from "./events/audit-relay-source.ts";
 import type { CredentialsSchema } from "./store/schema.ts";
 
 const log = pino({ level: "silent" });
@@ -189,74 +188,4 @@ test("no request waits for a relay that hangs in the middle of its work", async 
     expect((await headOf(orgId)).seq).toBe(2n);
   });
   await whenTold(orgId);
-});
-
-describe("the audit log as an outbox", () => {
-  const orgs = Array.from({ length: 4 }, () => toUuid("org", newId("org")));
-  const source = () => createAuditRelaySource({ engine: database.engine, codec, lease: { hold: async () => true } });
-  const mine = (events: readonly { key: string }[]) =>
-    events.filter(({ key }) => orgs.some((org) => key.startsWith(fromUuid("org", org))));
-
-  beforeEach(async () => {
-    // The world's own relay has nothing to do until the end.
-    await world.sql("update credentials.relay set holder = 'test', held_until = 'infinity'");
-    for (const org of orgs) {
-      await world.sql(
-        `with old as (select coalesce(max(seq), 0) as seq from credentials.audit_entry where org_id = $1), added as (
-           insert into credentials.audit_entry select $1, old.seq + n, gen_random_uuid(), now(), 'test', '', '', '', 1, '', '', '', '', 1,
-             decode(repeat('00', 32), 'hex'), decode(repeat('00', 32), 'hex') from old, generate_series(1, $2::int) n returning seq)
-         insert into credentials.audit_head select $1, max(seq), decode(repeat('00', 32), 'hex'), '' from added
-         on conflict (org_id) do update set seq = excluded.seq`,
-        [org, org === orgs[0] ? 50 : 5],
-      );
-    }
-  });
-
-  test("is read in bounded batches that leave nothing out; a flood of one org holds up no other", async () => {
-    const seen: string[] = [];
-    for (let more = true; more; ) {
-      const batch = await source().read(10);
-      if (batch === undefined) break;
-      expect(batch.events.length).toBeLessThanOrEqual(10);
-      seen.push(...mine(batch.events).map(({ key }) => key.split(":")[0] ?? ""));
-      await source().markRelayed(batch.position);
-      more = batch.more;
-    }
-    expect(seen).toHaveLength(65);
-    // The others are through before the flood is.
-    const flood = fromUuid("org", orgs[0] ?? "");
-    expect(seen.slice(0, 40).filter((org) => org !== flood)).toHaveLength(15);
-    expect(await source().lag()).toBe(0n);
-    expect(await source().read(10)).toBeUndefined();
-  });
-
-  test("relays that work at once repeat entries, and neither skip nor turn round any", async () => {
-    const published: { key: string; seq: bigint }[] = [];
-    const publish = async (batch: Awaited<ReturnType<ReturnType<typeof source>["read"]>>) => {
-      for (const event of mine(batch?.events ?? [])) {
-        published.push({ key: event.key, seq: (await codec.decode(agentAudit, event as never)).metadata?.seq ?? 0n });
-      }
-    };
-    // Each reads before the other has marked, and marks after the other has read on.
-    const [first, second] = [source(), source()];
-    let held = await first.read(7);
-    while (held !== undefined) {
-      const other = await second.read(11);
-      await publish(other);
-      await publish(held);
-      if (other !== undefined) await second.markRelayed(other.position);
-      const next = await second.read(5);
-      await first.markRelayed(held.position);
-      held = next;
-    }
-    for (const key of new Set(published.map((one) => one.key))) {
-      const seqs = published.filter((one) => one.key === key).map(({ seq }) => seq);
-      const inOrder = [...new Set(seqs)];
-      const [start = 0n] = inOrder;
-      expect(inOrder).toEqual(inOrder.map((_, index) => start + BigInt(index)));
-    }
-    expect(new Set(published.map(({ key, seq }) => `${key} ${seq}`)).size).toBe(65);
-    expect(published.length).toBeGreaterThan(65);
-    expect(await first.lag()).toBe(0n);
-  });
 });
