@@ -60,7 +60,17 @@ export async function zombies(options: ZombiesOptions): Promise<ZombiesResult> {
       if (tries === options.rounds * 2)
         throw new InfrastructureError("the stopped process had no step in flight too often");
       if (!isControl || tries === 0) await reach("two owners", async () => (await owners(database)) === 2);
-      const ids = await Promise.all(Array.from({ length: runsPerRound }, start));
+      const ids: string[] = [];
+      // A gateway may not have found its way back yet to the one that was woken last.
+      await reach(
+        "runs of both owners",
+        async () => {
+          ids.push(...(await Promise.all(Array.from({ length: runsPerRound }, start))));
+          const open = [...(await places(database, ids)).values()].filter(({ ended }) => !ended);
+          return isControl || new Set(open.map(({ writer }) => writer)).size === 2;
+        },
+        { everyMs: 500 },
+      );
       await reach("steps in flight", () => inFlight(world, workload).size >= runsPerRound);
       await delay(random.between(0, 300));
       const victim = random.pick(world.orchestrators());

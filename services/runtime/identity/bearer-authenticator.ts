@@ -12,6 +12,7 @@ import { BoundedMap } from "./bounded-map.ts";
 import { type ChangeFeed, isRevoked } from "./change-feed.ts";
 import { assertPrincipal, expiryMs, freezePrincipal } from "./principal.ts";
 import { Refusal, type RefusalCode, refused } from "./refusal.ts";
+import { createSharedQuestions } from "./shared-question.ts";
 
 // Invariants:
 // 1. No answer of credentials, no execution.
@@ -23,6 +24,9 @@ import { Refusal, type RefusalCode, refused } from "./refusal.ts";
 // 4. Only allowed credentials are remembered, by their SHA-256.
 // 5. Who keeps calling never waits for a repetition: after five seconds it is
 //    asked in the background, while what is remembered still holds.
+// 6. A credential is asked for once at a time, however many calls carry it: if
+//    each asked, so many would wait that none is answered in time, also after
+//    what had delayed the first ones is over.
 
 export interface BearerAuthenticatorOptions {
   readonly authentication: Pick<Client<typeof AuthenticationService>, "authenticate">;
@@ -67,7 +71,7 @@ export function createBearerAuthenticator(options: BearerAuthenticatorOptions): 
   const { changes, log } = options;
   const now = options.now ?? Date.now;
   const allowed = new BoundedMap<string, Allowed>(maxCached);
-  const asking = new Map<string, Promise<Authentication>>();
+  const asking = createSharedQuestions<Authentication>();
   const failures = createTokenBuckets({ maxKeys: maxSources });
   const failureRate = { perSecond: (options.failuresPerMinute ?? 10) / 60, burst: options.failuresPerMinute ?? 10 };
   changes.listen({
@@ -104,20 +108,14 @@ export function createBearerAuthenticator(options: BearerAuthenticatorOptions): 
     throw new AppError("UNAVAILABLE", "credentials change faster than they can be checked");
   }
 
-  /** Asks once for all calls with the credential at this time. */
-  function askShared(credential: string, digest: string, call: IncomingCall): Promise<Authentication> {
-    const known = asking.get(digest);
-    if (known !== undefined) return known;
-    // It outlives the call that asked first, if that is cancelled: others wait for it, too.
-    const shared: IncomingCall = { ...call, signal: AbortSignal.timeout(askTimeoutMs) };
-    const answer = ask(credential, digest, shared).finally(() => asking.delete(digest));
-    asking.set(digest, answer);
-    return answer;
+  /** Asks for all calls that share the question: it outlives the one that asked first, if that is cancelled. */
+  function askForAll(credential: string, digest: string, call: IncomingCall): () => Promise<Authentication> {
+    return () => ask(credential, digest, { ...call, signal: AbortSignal.timeout(askTimeoutMs) });
   }
 
   /** 5: what comes of it counts for later calls. */
   function refresh(credential: string, digest: string, call: IncomingCall): void {
-    askShared(credential, digest, call).catch((thrown: unknown) => {
+    asking.ask(digest, askForAll(credential, digest, call)).catch((thrown: unknown) => {
       const failure = toAppError(thrown);
       if (failure.reason === "UNAUTHENTICATED") allowed.delete(digest);
       log.debug({ err: failure }, "a remembered credential could not be confirmed");
@@ -172,14 +170,11 @@ export function createBearerAuthenticator(options: BearerAuthenticatorOptions): 
       assertNotThrottled(call);
       const fault = findFault(credential);
       if (fault !== undefined) throw countFailure(refused(fault), call);
-      // A question that others asked before this call began may be answered
-      // from before a revocation that this process has not heard of.
-      if (!isFresh) {
-        return ask(credential, digest, call).catch((thrown: unknown) => {
-          throw translate(thrown, call);
-        });
-      }
-      return askShared(credential, digest, call).catch((thrown: unknown) => {
+      const question = askForAll(credential, digest, call);
+      // 6: while the feed is not fresh, one that others asked before this call began may be
+      // answered from before a revocation that this process has not heard of.
+      const answer = isFresh ? asking.ask(digest, question) : asking.askFromNow(digest, question);
+      return answer.catch((thrown: unknown) => {
         throw translate(thrown, call);
       });
     },

@@ -3,9 +3,11 @@ import type { Client } from "@connectrpc/connect";
 import { AppError } from "../errors/app-error.ts";
 import { toAppError } from "../errors/failure.ts";
 import { boundary } from "../failpoint/failpoint.ts";
+import { untilAborted } from "../wait/until-aborted.ts";
 import { BoundedMap } from "./bounded-map.ts";
 import { type ChangeFeed, isRevoked } from "./change-feed.ts";
 import { encodePrincipal, freezePrincipal } from "./principal.ts";
+import { createSharedQuestions } from "./shared-question.ts";
 
 /** Says whether a principal that was authenticated before, maybe hours ago, may still act. */
 export interface PrincipalCheck {
@@ -42,25 +44,18 @@ export function createPrincipalCheck(options: PrincipalCheckOptions): PrincipalC
   const { changes } = options;
   const now = options.now ?? (() => performance.now());
   const checked = new BoundedMap<string, Checked>(maxCached);
+  const asking = createSharedQuestions<Principal>();
   changes.listen({
     onRevoked: (revoked) => checked.deleteWhere(({ asked }) => isRevoked(asked, revoked)),
     onReset: () => checked.clear(),
   });
 
-  async function ask(asked: Principal, digest: string, signal: AbortSignal | undefined): Promise<Principal> {
+  async function ask(asked: Principal, digest: string): Promise<Principal> {
     for (let round = 0; round < maxRounds; round++) {
-      const check = () =>
-        options.authentication.checkPrincipal(
-          { principal: asked },
-          { timeoutMs: askTimeoutMs, ...(signal === undefined ? {} : { signal }) },
-        );
+      const check = () => options.authentication.checkPrincipal({ principal: asked }, { timeoutMs: askTimeoutMs });
       const answer = await boundary("principal.check", check).catch((thrown: unknown) => {
-        const failure = toAppError(thrown);
-        if (signal?.aborted === true) throw failure;
-        throw new AppError("UNAVAILABLE", "the principal could not be checked", {
-          cause: failure,
-          retryAfterMs: 1_000,
-        });
+        const cause = toAppError(thrown);
+        throw new AppError("UNAVAILABLE", "the principal could not be checked", { cause, retryAfterMs: 1_000 });
       });
       // An answer from before a change that was applied meanwhile is none.
       if (answer.revision < changes.revision) continue;
@@ -79,7 +74,9 @@ export function createPrincipalCheck(options: PrincipalCheckOptions): PrincipalC
       const digest = encodePrincipal(principal);
       const known = changes.isFresh() ? checked.get(digest) : undefined;
       if (known !== undefined && known.untilMs > now()) return known.principal;
-      return ask(principal, digest, signal);
+      // Whoever comes to act at the same time shares an answer that is asked for from now on.
+      const answer = asking.askFromNow(digest, () => ask(principal, digest));
+      return signal === undefined ? answer : untilAborted(answer, signal);
     },
   };
 }
