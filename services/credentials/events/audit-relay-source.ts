@@ -8,6 +8,9 @@
  * 3. Nothing that an append locks is locked here: what was relayed is kept in a
  *    table of its own.
  * 4. No org waits for another one's flood: who was relayed longest ago is next.
+ *
+ * A look goes over the heads of all orgs: some 10 ms for 10,000 of them, once a
+ * second while nothing happens.
  */
 import { create } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
