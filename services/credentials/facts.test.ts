@@ -55,8 +55,18 @@ async function newOrg(): Promise<{ orgId: string; secret: string }> {
   return { orgId: org?.orgId ?? "", secret };
 }
 
-const recordedOf = (orgId: string) => recorded.filter(({ metadata }) => metadata?.orgId === orgId);
-const changedOf = (orgId: string) => changed.filter(({ metadata }) => metadata?.orgId === orgId);
+/** An org's facts in the order in which they came first: on a slow machine one may come again. */
+const recordedOf = (orgId: string) => firstOf(recorded, orgId);
+const changedOf = (orgId: string) => firstOf(changed, orgId);
+
+function firstOf<F extends AuditRecorded | CredentialsChanged>(facts: readonly F[], orgId: string): readonly F[] {
+  const first = new Map<bigint | undefined, F>();
+  for (const fact of facts) {
+    const { metadata } = fact;
+    if (metadata?.orgId === orgId && !first.has(metadata.seq)) first.set(metadata.seq, fact);
+  }
+  return [...first.values()];
+}
 
 /** The hash that the chain of facts ends with; throws where it breaks. */
 function rebuild(facts: readonly AuditRecorded[]): string {
@@ -91,7 +101,7 @@ async function headOf(orgId: string): Promise<{ seq: bigint; hash: string }> {
 
 async function whenTold(orgId: string): Promise<void> {
   const { seq } = await headOf(orgId);
-  await until(() => new Set(recordedOf(orgId).map(({ metadata }) => metadata?.seq)).size === Number(seq));
+  await until(() => recordedOf(orgId).length === Number(seq));
 }
 
 test("an org's audit log comes in order, and its hash chain is rebuilt from the facts alone", async () => {
@@ -161,18 +171,19 @@ test("of two replicas one relays, and the other goes on where it ended", async (
   const set = (value: bigint) => world.client(IdentityService, secret).setLimit({ name: "sessions", value });
   await set(1n);
   await whenTold(orgId);
-  const [holder] = await world.sql<{ holder: string }>("select holder from credentials.relay");
-  expect(holder?.holder).toBe(world.platform.processId);
-  // It gives the lease up, as a replica does that stops.
-  await world.sql("update credentials.relay set holder = $1", [replica.platform.processId]);
+  const ids = [world, replica].map(({ platform }) => platform.processId);
+  const [row] = await world.sql<{ holder: string }>("select holder from credentials.relay");
+  expect(ids).toContain(row?.holder);
+  // The other one takes it over.
+  await world.sql("update credentials.relay set holder = $1", [ids.find((id) => id !== row?.holder)]);
   await set(2n);
   await whenTold(orgId);
   await replica.stop();
   await set(3n);
   await whenTold(orgId);
-  const ids = received.filter(({ key }) => key === `${orgId}:audit`).map(eventIdOf);
-  expect(new Set(ids).size).toBe(3);
-  expect(rebuild(recordedOf(orgId).slice(0, 3))).toBe((await headOf(orgId)).hash);
+  const told = received.filter(({ key }) => key === `${orgId}:audit`).map(eventIdOf);
+  expect(new Set(told).size).toBe(3);
+  expect(rebuild(recordedOf(orgId))).toBe((await headOf(orgId)).hash);
 });
 
 test("no request waits for a relay that hangs in the middle of its work", async () => {
