@@ -115,6 +115,9 @@ test("Kafka goes away: turns go on, readiness names it, and when it is back thei
   await crashKafka();
   const during = await runTurn();
   await expect.poll(kafkaHealth, { timeout: 60_000 }).toMatchObject({ state: ServingState.NOT_SERVING });
+  // Who sends requests here goes on: nobody but facts has to wait.
+  expect((await cadre.health()).state).toBe(ServingState.SERVING);
+  expect((await fetch(new URL("/health", server.url))).status).toBe(200);
   await startKafka();
   await expect.poll(() => changes.get(during)?.at(-1), { timeout: 60_000 }).toBe(TurnChange.SUCCEEDED);
   expect([...new Set(changes.get(during))]).toEqual(whole);

@@ -81,6 +81,8 @@ class KafkaBus implements KafkaEventBus {
 
   readonly dependency: Dependency = {
     name: "kafka",
+    // Facts wait in their outbox, up to its bound; nobody who calls need wait for them.
+    servesWithout: true,
     check: async () => {
       const problem = this.#problem;
       if (problem !== undefined) {

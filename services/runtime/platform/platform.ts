@@ -4,8 +4,8 @@ import type { Client } from "@connectrpc/connect";
 import type { Meter, Tracer } from "@opentelemetry/api";
 import type { AuditSink } from "../audit/audit-sink.ts";
 import type { DenialLog } from "../audit/denial-log.ts";
-import type { KafkaConfig } from "../bus/kafka/kafka-settings.ts";
 import type { RegistryAccess } from "../bus/confluent-registry.ts";
+import type { KafkaConfig } from "../bus/kafka/kafka-settings.ts";
 import type { AccessRules } from "../interceptor/access-rule.ts";
 import type { Logger } from "../log/log.ts";
 import type { MeshServer, ServiceName } from "../mesh/mesh.ts";
@@ -78,6 +78,8 @@ export interface ServeOptions {
 export interface Dependency {
   /** For example `postgres`. */
   readonly name: string;
+  /** Whether the service serves without it, as far as its bounds allow. It is told all the same. Default false. */
+  readonly servesWithout?: boolean;
   /** How it is now; answers within a second. Never rejects. */
   check(): Promise<{ readonly state: ServingState; readonly detail: string }>;
 }

@@ -19,7 +19,7 @@ export async function checkReadiness(
   dependencies: readonly Dependency[],
 ): Promise<MessageInitShape<typeof ServiceHealthSchema>> {
   const checked = await Promise.all(dependencies.map(checkDependency));
-  const isServing = checked.every(({ state }) => state === ServingState.SERVING);
+  const isServing = checked.every(({ state, servesWithout }) => servesWithout || state === ServingState.SERVING);
   return {
     service,
     version,
@@ -30,15 +30,16 @@ export async function checkReadiness(
 
 async function checkDependency({
   name,
+  servesWithout = false,
   check,
-}: Dependency): Promise<Pick<DependencyHealth, "name" | "state" | "detail">> {
+}: Dependency): Promise<Pick<DependencyHealth, "name" | "state" | "detail" | "servesWithout">> {
   let timer: NodeJS.Timeout | undefined;
   const timeout = new Promise<{ state: ServingState; detail: string }>((resolve) => {
     timer = setTimeout(resolve, checkTimeoutMs, { state: ServingState.NOT_SERVING, detail: "does not answer" });
   });
   const { state, detail } = await Promise.race([check(), timeout]);
   clearTimeout(timer);
-  return { name, state, detail };
+  return { name, state, detail, servesWithout };
 }
 
 /** `ReadinessService` of a service, for the gateway's breakdown. */

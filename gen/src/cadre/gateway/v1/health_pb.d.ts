@@ -77,6 +77,14 @@ export declare type DependencyHealth = Message<"cadre.gateway.v1.DependencyHealt
    * @generated from field: string detail = 3;
    */
   detail: string;
+
+  /**
+   * Whether the service serves without it, as far as its bounds allow: then it
+   * is told here, and the service's state does not follow it.
+   *
+   * @generated from field: bool serves_without = 4;
+   */
+  servesWithout: boolean;
 };
 
 /**
