@@ -8,5 +8,6 @@ export const ledgerTool = {
     required: ["run", "step", "ms"],
   },
   sideEffects: "effectful" as const,
-  timeoutMs: 60_000,
+  // Longer than the longest outage of a test, after which its result is taken.
+  timeoutMs: 120_000,
 };
