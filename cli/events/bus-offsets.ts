@@ -34,7 +34,7 @@ function inKafka(flags: KafkaFlags): BusOffsets {
     },
     reset: async (group, topic, to) => {
       const { resetOffsets } = await offsets();
-      await askKafka(flags, (admin) => resetOffsets(admin, group, topic, to));
+      await askKafka(flags, (admin, kafka) => resetOffsets(admin, kafka, group, topic, to));
     },
   };
 }

@@ -1,5 +1,5 @@
 import { type Command, Option } from "commander";
-import type { Admin } from "kafkajs";
+import type { Admin, Kafka } from "kafkajs";
 import pino from "pino";
 import { createKafkaAdmin } from "../../services/runtime/bus/kafka/kafka-admin.ts";
 import { createKafkaClient } from "../../services/runtime/bus/kafka/kafka-client.ts";
@@ -52,7 +52,7 @@ export function toCliError({ kind, message, remedy }: KafkaProblem): CliError {
  *
  * @throws CliError 78 configuration, 69 not reachable, 77 not allowed, 1 for the rest
  */
-export async function askKafka<T>(flags: KafkaFlags, question: (admin: Admin) => Promise<T>): Promise<T> {
+export async function askKafka<T>(flags: KafkaFlags, question: (admin: Admin, kafka: Kafka) => Promise<T>): Promise<T> {
   const log = pino({ enabled: false });
   const connection = connectionOf(flags);
   const admin = createKafkaAdmin(async () => createKafkaClient(await connection(), log), log);

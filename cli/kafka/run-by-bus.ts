@@ -56,9 +56,11 @@ export async function runByBus(
 
   // What is told from here on is read, however fast the run is.
   const group = `cadre-cli-${randomUUID()}`;
-  await askKafka({}, async (admin) => {
-    for (const topic of wait ? topics : []) await resetOffsets(admin, group, topic, "latest");
-  });
+  if (wait) {
+    await askKafka({}, (admin, kafka) =>
+      Promise.all(topics.map((topic) => resetOffsets(admin, kafka, group, topic, "latest"))),
+    );
+  }
   const bus = openKafkaEventBus({ connection: connectionOf({}), log: pino({ enabled: false }) });
   try {
     const told = wait ? listen(bus, codec, group, event) : undefined;

@@ -4,25 +4,34 @@ import { toKafkaProblem } from "./kafka-problem.ts";
 
 /** Asks Kafka about topics, groups and offsets. Connects when it is first used, and anew after a failure. */
 export interface KafkaAdmin {
-  /** @throws KafkaProblem */
-  ask<T>(question: (admin: Admin) => Promise<T>): Promise<T>;
+  /**
+   * @param question gets the client as well, for what Kafka tells members of a group only
+   * @throws KafkaProblem
+   */
+  ask<T>(question: (admin: Admin, kafka: Kafka) => Promise<T>): Promise<T>;
   close(): Promise<void>;
+}
+
+interface Connected {
+  readonly admin: Admin;
+  readonly kafka: Kafka;
 }
 
 /** @param connect makes a client from the connection as it is configured now */
 export function createKafkaAdmin(connect: () => Promise<Kafka>, log: Logger): KafkaAdmin {
-  let current: Promise<Admin> | undefined;
+  let current: Promise<Connected> | undefined;
 
-  async function open(): Promise<Admin> {
-    const admin = (await connect()).admin();
+  async function open(): Promise<Connected> {
+    const kafka = await connect();
+    const admin = kafka.admin();
     await admin.connect();
-    return admin;
+    return { admin, kafka };
   }
 
-  async function discard(opened: Promise<Admin>): Promise<void> {
+  async function discard(opened: Promise<Connected>): Promise<void> {
     if (current === opened) current = undefined;
     try {
-      await (await opened).disconnect();
+      await (await opened).admin.disconnect();
     } catch (error) {
       log.debug({ err: error }, "an admin client did not disconnect");
     }
@@ -33,7 +42,8 @@ export function createKafkaAdmin(connect: () => Promise<Kafka>, log: Logger): Ka
       current ??= open();
       const opened = current;
       try {
-        return await question(await opened);
+        const { admin, kafka } = await opened;
+        return await question(admin, kafka);
       } catch (error) {
         await discard(opened);
         throw toKafkaProblem(error);

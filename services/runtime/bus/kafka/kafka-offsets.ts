@@ -1,5 +1,11 @@
-import type { Admin } from "kafkajs";
+import type { Admin, Kafka } from "kafkajs";
+import { within } from "../../wait/within.ts";
 import type { GroupPosition, PartitionPosition, Place } from "../group-position.ts";
+import { KafkaProblem } from "./kafka-problem.ts";
+
+/** How long a fetch waits for events that nobody wants. */
+const maxFetchWaitMs = 50;
+const joinTimeoutMs = 30_000;
 
 /**
  * The name of a consumer group in Kafka: a group has its position in each topic
@@ -57,7 +63,7 @@ export async function listPositions(
  * Moves a group in a topic: to the oldest event, past the newest, or to the
  * first event at or after a time. Refused while members run.
  */
-export async function resetOffsets(admin: Admin, group: string, topic: string, to: Place): Promise<void> {
+export async function resetOffsets(admin: Admin, kafka: Kafka, group: string, topic: string, to: Place): Promise<void> {
   const ends = await admin.fetchTopicOffsets(topic);
   const places =
     to instanceof Date
@@ -68,5 +74,37 @@ export async function resetOffsets(admin: Admin, group: string, topic: string, t
     partition,
     offset: BigInt(offset) < 0n ? (ends.find((end) => end.partition === partition)?.high ?? "0") : offset,
   }));
-  await admin.setOffsets({ groupId: kafkaGroupOf(group, topic), topic, partitions });
+  const groupId = kafkaGroupOf(group, topic);
+  const { groups } = await admin.describeGroups([groupId]);
+  if (groups.some(({ members }) => members.length > 0)) {
+    throw new KafkaProblem("failed", "the group has members that run", "Stop them first.");
+  }
+  await commitOffsets(kafka, groupId, topic, partitions);
+}
+
+/**
+ * Commits positions as the only member of a group. `admin.setOffsets` does so,
+ * too, and waits for a fetch of five seconds first.
+ */
+async function commitOffsets(
+  kafka: Kafka,
+  groupId: string,
+  topic: string,
+  partitions: readonly { readonly partition: number; readonly offset: string }[],
+): Promise<void> {
+  const consumer = kafka.consumer({ groupId, maxWaitTimeInMs: maxFetchWaitMs, retry: { retries: 3 } });
+  const joined = Promise.withResolvers<void>();
+  consumer.on(consumer.events.GROUP_JOIN, () => joined.resolve());
+  consumer.on(consumer.events.CRASH, ({ payload }) => joined.reject(payload.error));
+  try {
+    await consumer.connect();
+    await consumer.subscribe({ topics: [topic], fromBeginning: true });
+    await consumer.run({ autoCommit: false, eachBatchAutoResolve: false, eachBatch: async () => undefined });
+    await within(joinTimeoutMs, joined.promise, () => {
+      throw new KafkaProblem("failed", `the group ${groupId} took nobody in`, "Try again; somebody else may join it.");
+    });
+    await consumer.commitOffsets(partitions.map((position) => ({ topic, ...position })));
+  } finally {
+    await consumer.disconnect();
+  }
 }

@@ -124,9 +124,6 @@ function problemOf(error: Error): KafkaProblem | undefined {
       options,
     );
   }
-  if (/must have no running instances/.test(error.message)) {
-    return new KafkaProblem("failed", "the group has members that run", "Stop them first.", options);
-  }
   if (type === "UNKNOWN_TOPIC_OR_PARTITION") {
     return new KafkaProblem("missing_topic", "Kafka lacks a topic", "Run: cadre topics apply", options);
   }
