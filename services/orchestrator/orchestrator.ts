@@ -18,6 +18,7 @@ import { observeEngine } from "./app/engine-metrics.ts";
 import { CheckedGraphs } from "./app/graph/checked-graphs.ts";
 import { type Asking, startRun } from "./app/graph/start-run.ts";
 import type { ToolRunner } from "./app/ports.ts";
+import { backpressureRecorder } from "./app/record-backpressure.ts";
 import { createTurnMetrics } from "./app/turn-metrics.ts";
 import type { LedgerKeys } from "./ledger/ledger-keys.ts";
 import { Retention } from "./ledger/retention.ts";
@@ -148,6 +149,7 @@ export function createOrchestrator(options: OrchestratorOptions): Orchestrator {
     ...(options.hasWrongClock === undefined ? {} : { hasWrongClock: options.hasWrongClock }),
     alone: options.alone ?? false,
     ...(options.maxUnrelayedEntries === undefined ? {} : { maxUnrelayedEntries: options.maxUnrelayedEntries }),
+    onBackpressure: backpressureRecorder(options.audit, log),
   });
   observeEngine(meter, engine);
   const sessionDeps = {

@@ -423,8 +423,10 @@ describe("the write path", () => {
     expect(await reasonOf(world.sessions.sendTurn({ sessionId, text: "x", onBusy: OnBusy.ENQUEUE }))).toBe(
       "BACKPRESSURE",
     );
+    expect(world.audited.map(({ type, reason }) => [type, reason])).toEqual([["backpressure.on", "BACKPRESSURE"]]);
     world.orchestrator.engine.setUnrelayed(0);
     await world.sessions.sendTurn({ sessionId, text: "say second" });
+    expect(world.audited.map(({ type }) => type).slice(0, 2)).toEqual(["backpressure.on", "backpressure.off"]);
   });
 
   test("notices an entry that was changed, moved or removed, and does not run on", async () => {

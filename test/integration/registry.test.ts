@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import { create, createFileRegistry, type DescMessage, fromBinary, type Message, toBinary } from "@bufbuild/protobuf";
 import { reflect } from "@bufbuild/protobuf/reflect";
 import { FileDescriptorProtoSchema, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import { AuditService } from "@cadre/gen/cadre/credentials/v1/audit_pb";
 import { RunChangedSchema } from "@cadre/gen/cadre/events/v1/run_pb";
 import { RegistryService } from "@cadre/gen/cadre/registry/v1/registry_pb";
 import { createCadre } from "@cadre/sdk";
@@ -17,6 +18,7 @@ import { createConnectTransport } from "@connectrpc/connect-node";
 import { SchemaRegistry, SchemaType } from "@kafkajs/confluent-schema-registry";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type RunningCadre, startCadre } from "../support/cadre.ts";
+import { callRaw } from "../support/connect-json.ts";
 
 // The registry through the public door: by plain HTTP, and by both clients that
 // npm has for the Confluent Schema Registry, unchanged.
@@ -122,6 +124,15 @@ describe("the REST API", () => {
       message: expect.stringMatching(
         /version 1: .*shop\.v1\.Order: field 1 \(id\): its type was string and is int64 \(FIELD_WIRE_COMPATIBLE_TYPE\); .*field 2 \(amount\): the field was removed without reserving its number 2/,
       ),
+    });
+    const audited = await callRaw(
+      server.url,
+      AuditService.method.listAuditEvents,
+      { type: "schema.rejected" },
+      server.adminKey,
+    );
+    expect(JSON.parse(audited.body)).toMatchObject({
+      events: [{ reason: "SCHEMA_INCOMPATIBLE", actor: expect.stringMatching(/^key_/) }],
     });
     const checks = `/compatibility/subjects/${subject}/versions`;
     expect((await call("POST", checks, breaking)).body).toEqual({ is_compatible: false });

@@ -47,6 +47,8 @@ export interface EngineOptions {
   readonly alone: boolean;
   readonly maxQueuedChanges?: number;
   readonly maxUnrelayedEntries?: number;
+  /** As the committer's. */
+  readonly onBackpressure?: (isOn: boolean) => void;
 }
 
 /** What an operator sees of the engine. */
@@ -355,7 +357,7 @@ export class Engine {
   }
 
   #beginWriter(writer: bigint): void {
-    const { services, append, maxQueuedChanges, maxUnrelayedEntries } = this.#options;
+    const { services, append, maxQueuedChanges, maxUnrelayedEntries, onBackpressure } = this.#options;
     this.#committer = new Committer({
       store: append,
       writer,
@@ -374,6 +376,7 @@ export class Engine {
       renewLease: () => this.#ownership.tick(),
       ...(maxQueuedChanges === undefined ? {} : { maxQueuedChanges }),
       ...(maxUnrelayedEntries === undefined ? {} : { maxUnrelayedEntries }),
+      ...(onBackpressure === undefined ? {} : { onBackpressure }),
     });
   }
 

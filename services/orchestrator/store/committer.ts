@@ -94,6 +94,8 @@ export interface CommitterOptions {
   readonly onBatch?: () => void;
   /** Told once, when the writer was replaced. */
   readonly onFenced: () => void;
+  /** Told when new work begins to be refused since too many entries wait for the relay, and when it is taken again. */
+  readonly onBackpressure?: (isOn: boolean) => void;
   /** Renews the lease at once. */
   readonly renewLease: () => Promise<void>;
   /** How many changes wait at most before commands are refused. Default 10,000. */
@@ -142,6 +144,8 @@ const maxQueuedBytes = 64 * 1024 * 1024;
 /** How long a batch may be under way before callers are told, in milliseconds: longer than a restart of PostgreSQL. */
 const patienceMs = 5_000;
 const lookUpAgainMs = { first: 50, most: 2_000 } as const;
+/** Of the entries that may wait, how many do when it is told that work is taken again: near the bound it comes and goes. */
+const relievedShare = 0.9;
 const noUsage: UsageDelta = { inputTokens: 0, outputTokens: 0, modelCalls: 0, toolCalls: 0, durationMs: 0 };
 
 /** Stores changes of a writer by group commit. */
@@ -157,6 +161,7 @@ export class Committer {
   #fenced = false;
   #number = 0n;
   #unrelayed = 0;
+  #isPressed = false;
   /** When the batch that is under way was first sent; infinite while none is. */
   #storingSinceMs = Number.POSITIVE_INFINITY;
   #idle: (() => void)[] = [];
@@ -207,9 +212,13 @@ export class Committer {
     }
   }
 
-  /** Told by the relay, which goes on while nothing is stored. */
+  /** How many entries wait for the relay: known by each batch, and told by the relay, which goes on while nothing is stored. */
   setUnrelayed(entries: number): void {
     this.#unrelayed = entries;
+    const isOn = entries >= this.#maxUnrelayed || (this.#isPressed && entries > this.#maxUnrelayed * relievedShare);
+    if (isOn === this.#isPressed) return;
+    this.#isPressed = isOn;
+    this.#options.onBackpressure?.(isOn);
   }
 
   /**
@@ -344,7 +353,7 @@ export class Committer {
       switch (outcome.type) {
         case "stored":
           this.#number = batch.number + 1n;
-          this.#unrelayed = outcome.unrelayed;
+          this.setUnrelayed(outcome.unrelayed);
           return undefined;
         case "unknown":
           this.#options.log.warn({ err: outcome.cause }, "the outcome of a commit got lost");

@@ -144,6 +144,7 @@ describe("what is refused", () => {
     ["RATE_LIMITED", "quota.exceeded"],
     ["LIMIT_EXCEEDED", "limit.exceeded"],
     ["IDEMPOTENCY_KEY_REUSED", "idempotency.conflict"],
+    ["SCHEMA_INCOMPATIBLE", "schema.rejected"],
   ];
   test.each(table)("%s is written as %s before it is answered", async (reason, type) => {
     const { client, written } = start({ refusal: new AppError(reason, "no") });

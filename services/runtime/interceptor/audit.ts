@@ -120,6 +120,8 @@ function denialType(failure: AppError): string | undefined {
       return "idempotency.conflict";
     case "TOOL_NOT_GRANTED":
       return "tool.denied";
+    case "SCHEMA_INCOMPATIBLE":
+      return "schema.rejected";
     default:
   }
   switch (failureOf(failure.reason).code) {
