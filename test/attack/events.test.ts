@@ -13,8 +13,8 @@ import { type RunningCadre, startCadre } from "../support/cadre.ts";
 import { collectEvents } from "../support/collect-events.ts";
 import { makeHeaviestEvent } from "../support/heaviest-event.ts";
 import { createTestDatabase, type TestDatabase } from "../support/postgres.ts";
-import { requestEvent } from "../support/run-requests.ts";
 import { runProgram } from "../support/run-program.ts";
+import { requestEvent } from "../support/run-requests.ts";
 import { until } from "../support/settled.ts";
 import { codec } from "../support/turn-facts.ts";
 

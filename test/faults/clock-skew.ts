@@ -7,10 +7,10 @@ import { createFakeClock } from "../support/fake-clock.ts";
 import { reach, say, witnessDirectory } from "../support/fault-driver.ts";
 import { startFaultWorld } from "../support/fault-world.ts";
 import type { LedgerRecord } from "../support/ledger.ts";
+import { startOwnPostgres } from "../support/own-postgres.ts";
 import { timedWorkload } from "../support/run-workload.ts";
 import { startServiceMesh } from "../support/service-mesh.ts";
 import { underLoad } from "../support/steady-load.ts";
-import { startOwnPostgres } from "../support/own-postgres.ts";
 
 export interface ClockSkewOptions {
   /** Whose clock is set; of several processes the first one's. */

@@ -4,10 +4,10 @@ import { describeVerdict, type Verdict } from "../support/checker.ts";
 import type { ClientRecord } from "../support/client-log.ts";
 import { InfrastructureError, reach, say } from "../support/fault-driver.ts";
 import { startFaultWorld } from "../support/fault-world.ts";
+import { type PostgresStop, startOwnPostgres } from "../support/own-postgres.ts";
 import { openPostgresDoor, type PostgresKnock } from "../support/postgres-door.ts";
 import { readTroubles, startServiceMesh } from "../support/service-mesh.ts";
 import { underLoad } from "../support/steady-load.ts";
-import { type PostgresStop, startOwnPostgres } from "../support/own-postgres.ts";
 import type { Workload } from "../support/workload.ts";
 
 export interface PostgresOutagesOptions {

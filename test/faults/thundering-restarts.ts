@@ -2,9 +2,9 @@ import { setTimeout as delay } from "node:timers/promises";
 import { describeVerdict, type Verdict } from "../support/checker.ts";
 import { type Random, reach, say, seededRandom } from "../support/fault-driver.ts";
 import { startFaultWorld } from "../support/fault-world.ts";
+import { startOwnPostgres } from "../support/own-postgres.ts";
 import { ownTime } from "../support/processor-time.ts";
 import { startServiceMesh } from "../support/service-mesh.ts";
-import { startOwnPostgres } from "../support/own-postgres.ts";
 import type { Workload } from "../support/workload.ts";
 
 export interface ThunderingRestartsOptions {

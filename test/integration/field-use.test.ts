@@ -23,8 +23,8 @@ import type { Database } from "../../services/runtime/postgres/database.ts";
 import { openDatabase } from "../../services/runtime/postgres/open-database.ts";
 import { type RunningCadre, startCadre } from "../support/cadre.ts";
 import { createTestDatabase, type TestDatabase } from "../support/postgres.ts";
-import { requestEvent } from "../support/run-requests.ts";
 import { runProgram } from "../support/run-program.ts";
+import { requestEvent } from "../support/run-requests.ts";
 import { until } from "../support/settled.ts";
 import { codec, turnEvent } from "../support/turn-facts.ts";
 
