@@ -56,7 +56,8 @@ test("control: without dedup the effects of a consumer that is killed double", {
   const verdict = await killBus({
     databaseUrl: database.url,
     kafka,
-    ...{ keys: 50, perKey: 20, kills: 1, leastBetween: 50 },
+    // A kill now and then comes when all that was handled has been acknowledged, and doubles nothing.
+    ...{ keys: 50, perKey: 20, kills: 4, leastBetween: 50 },
     consumerEnvironment: mutatedEnvironment(edits, mutationLog),
   });
   assertMutated(edits, mutationLog);
