@@ -6,14 +6,13 @@ import { RunRequestedSchema } from "@cadre/gen/cadre/events/v1/run_request_pb";
 import { reasonName, type SignedRunRequest, valueOf } from "@cadre/sdk";
 import pino from "pino";
 import { type DeadLetterFailure, fromDeadLetterEvent } from "../../services/runtime/bus/dead-letter-event.ts";
-import { createEventCodec, type EventCodec, envelopeHeader } from "../../services/runtime/bus/envelope.ts";
+import { type EventCodec, envelopeHeader } from "../../services/runtime/bus/envelope.ts";
 import type { BusEvent } from "../../services/runtime/bus/event-bus.ts";
 import { kafkaGroupOf, resetOffsets } from "../../services/runtime/bus/kafka/kafka-offsets.ts";
 import { KafkaProblem } from "../../services/runtime/bus/kafka/kafka-problem.ts";
 import { kafkaSettings } from "../../services/runtime/bus/kafka/kafka-settings.ts";
 import { type KafkaEventBus, openKafkaEventBus } from "../../services/runtime/bus/kafka-event-bus.ts";
-import { createRegistrySchemaIds } from "../../services/runtime/bus/registry-schema-ids.ts";
-import { createLocalSchemaIds } from "../../services/runtime/bus/schema-ids.ts";
+import { openEventCodec } from "../../services/runtime/bus/open-event-codec.ts";
 import { agentRuns, agentRunsRequested, deadLetterTopicOf } from "../../services/runtime/bus/topics.ts";
 import { parseSettings } from "../../services/runtime/config/settings.ts";
 import { newId } from "../../services/runtime/ids/id.ts";
@@ -198,7 +197,5 @@ function ownCodec(): EventCodec {
   const { CADRE_REGISTRY_URL, CADRE_REGISTRY_CREDENTIALS_FILE } = platformSettings;
   const settings = parseSettings({ CADRE_REGISTRY_URL, CADRE_REGISTRY_CREDENTIALS_FILE }, process.env);
   const { CADRE_REGISTRY_URL: url, CADRE_REGISTRY_CREDENTIALS_FILE: credentialsFile } = settings;
-  if (url === undefined) return createEventCodec(createLocalSchemaIds());
-  const ids = createRegistrySchemaIds({ url: url.replace(/\/$/, ""), credentialsFile });
-  return createEventCodec(ids, { knowsAllIds: true });
+  return openEventCodec(url === undefined ? undefined : { url: url.replace(/\/$/, ""), credentialsFile }).codec;
 }

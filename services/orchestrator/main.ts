@@ -6,12 +6,10 @@ import { ToolExecutionService } from "@cadre/gen/cadre/tools/v1/tool_pb";
 import { createFileBlobStore } from "../runtime/blob/file-blob-store.ts";
 import { consumeRepeatable } from "../runtime/bus/consumer/consume-repeatable.ts";
 import { createFieldReads } from "../runtime/bus/consumer/field-reads.ts";
-import { createEventCodec } from "../runtime/bus/envelope.ts";
 import { openEventBus } from "../runtime/bus/open-event-bus.ts";
+import { openEventCodec } from "../runtime/bus/open-event-codec.ts";
 import { registeredTopics } from "../runtime/bus/registered-topics.ts";
-import { createRegistrySchemaIds } from "../runtime/bus/registry-schema-ids.ts";
 import { startRelay } from "../runtime/bus/relay.ts";
-import { createLocalSchemaIds } from "../runtime/bus/schema-ids.ts";
 import { agentRunsRequested, topics } from "../runtime/bus/topics.ts";
 import { ConfigurationError } from "../runtime/config/settings.ts";
 import { createChangeFeed } from "../runtime/identity/change-feed.ts";
@@ -88,9 +86,7 @@ export const startOrchestrator: StartService<OrchestratorConfig> = async (platfo
     // Who holds the data directory is the only one, before and from now on.
     alone: config.CADRE_ORCHESTRATOR_PREVIOUS_WRITERS_ARE_DEAD,
   });
-  const schemaIds =
-    platform.registry === undefined ? createLocalSchemaIds() : createRegistrySchemaIds(platform.registry);
-  const codec = createEventCodec(schemaIds, { meter, knowsAllIds: platform.registry !== undefined });
+  const { codec, schemaIds } = openEventCodec(platform.registry, meter);
   const relay = startRelay({
     name: self,
     source: createJournalRelaySource({

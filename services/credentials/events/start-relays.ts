@@ -1,8 +1,6 @@
-import { createEventCodec } from "../../runtime/bus/envelope.ts";
 import type { EventBus } from "../../runtime/bus/event-bus.ts";
-import { createRegistrySchemaIds } from "../../runtime/bus/registry-schema-ids.ts";
+import { openEventCodec } from "../../runtime/bus/open-event-codec.ts";
 import { startRelay } from "../../runtime/bus/relay.ts";
-import { createLocalSchemaIds } from "../../runtime/bus/schema-ids.ts";
 import type { Logger } from "../../runtime/log/log.ts";
 import type { Platform } from "../../runtime/platform/platform.ts";
 import type { Database } from "../../runtime/postgres/database.ts";
@@ -32,8 +30,7 @@ export interface CredentialsRelays {
 export function startRelays({ platform, database, bus, log }: StartRelaysOptions): CredentialsRelays {
   const { registry, meter, processId } = platform;
   const { engine } = database;
-  const schemaIds = registry === undefined ? createLocalSchemaIds() : createRegistrySchemaIds(registry);
-  const codec = createEventCodec(schemaIds, { meter, knowsAllIds: registry !== undefined });
+  const { codec } = openEventCodec(registry, meter);
   const lease = createRelayLease(engine, processId);
   const shared = { bus, meter, log: log.child({ component: "relay" }) };
   const audit = startRelay({

@@ -22,6 +22,8 @@ export interface SchemaReference {
 /** What a registry answered. */
 export interface RegistryAnswer {
   readonly status: number;
+  /** Whether it is one of success. */
+  readonly ok: boolean;
   readonly text: string;
 }
 
@@ -73,7 +75,7 @@ export async function requestOf(
     });
     if (Number(response.headers.get("content-length") ?? 0) > maxAnswerBytes)
       throw new Error("the answer is too large");
-    return { status: response.status, text: await response.text() };
+    return { status: response.status, ok: response.ok, text: await response.text() };
   } catch (cause) {
     throw registryUnavailable("it cannot be reached", cause);
   }
@@ -90,10 +92,9 @@ export async function askRegistry(
   path: string,
   body?: unknown,
 ): Promise<unknown> {
-  const { status, text } = await requestOf(access, method, path, body);
+  const { status, ok, text } = await requestOf(access, method, path, body);
   if (status === 404) return undefined;
-  if (status !== 200)
-    throw registryUnavailable(`it answered ${status} to ${method} ${path}`, new Error(text.slice(0, 500)));
+  if (!ok) throw registryUnavailable(`it answered ${status} to ${method} ${path}`, new Error(text.slice(0, 500)));
   try {
     return JSON.parse(text) as unknown;
   } catch (cause) {

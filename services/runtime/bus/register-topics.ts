@@ -73,9 +73,9 @@ export async function* registerTopics(
 
 /** What the registry answers; `undefined` for 404. */
 async function post(access: RegistryAccess, subject: string, path: string, schema: unknown): Promise<unknown> {
-  const { status, text } = await requestOf(access, "POST", path, schema);
+  const { status, ok, text } = await requestOf(access, "POST", path, schema);
   if (status === 404) return undefined;
-  if (status !== 200) throw toError(subject, status, text);
+  if (!ok) throw toError(subject, status, text);
   return parse(text);
 }
 

@@ -1,11 +1,9 @@
 import type { Logger } from "../../log/log.ts";
-import type { EventCodec } from "../envelope.ts";
 import type { EventBus, ReceivedEvent } from "../event-bus.ts";
-import type { Fact, Topic } from "../topics.ts";
+import type { Fact } from "../topics.ts";
 import { deadLetter } from "./dead-letter.ts";
 import { deadline } from "./deadline.ts";
-import { decode, eventDecoder } from "./decode.ts";
-import type { FieldReads } from "./field-reads.ts";
+import { decode } from "./decode.ts";
 import type { DecodedEvent, Handler } from "./handler.ts";
 import { ownGroup } from "./own-group.ts";
 import { retry } from "./retry.ts";
@@ -15,11 +13,9 @@ export const defaultAttemptMs = 1_000;
 
 export interface AttemptsOptions<M extends Fact> {
   readonly bus: EventBus;
-  readonly codec: EventCodec;
-  readonly topic: Topic<M>;
-  readonly group: string;
+  readonly consumer: { readonly topic: string; readonly group: string };
+  readonly decodeEvent: (event: ReceivedEvent) => Promise<DecodedEvent<M>>;
   readonly attemptMs: number;
-  readonly fieldReads?: FieldReads;
   readonly log: Logger;
 }
 
@@ -35,11 +31,10 @@ export function attempts<M extends Fact>(
   options: AttemptsOptions<M>,
   make: (begun: (decoded: DecodedEvent<M>) => void) => Handler<DecodedEvent<M>>,
 ): Handler<ReceivedEvent> {
-  const { bus, codec, topic, group, attemptMs, log } = options;
-  const consumer = { topic: topic.name, group };
+  const { bus, consumer, decodeEvent, attemptMs, log } = options;
   const begun = new WeakSet<ReceivedEvent>();
   const decoded = decode(
-    eventDecoder(codec, topic, options.fieldReads?.sampler(topic, group)),
+    decodeEvent,
     make(({ event }) => begun.add(event)),
   );
   const timed = deadline(attemptMs, (event) => begun.has(event), decoded);

@@ -4,6 +4,7 @@ import type { EventCodec } from "../envelope.ts";
 import type { EventBus, Subscription } from "../event-bus.ts";
 import type { Fact, Topic } from "../topics.ts";
 import { attempts, defaultAttemptMs } from "./attempts.ts";
+import { eventDecoder } from "./decode.ts";
 import type { FieldReads } from "./field-reads.ts";
 import type { DecodedEvent } from "./handler.ts";
 import { telemetry } from "./telemetry.ts";
@@ -31,9 +32,10 @@ export interface ConsumeRepeatableOptions<M extends Fact> {
  * for an event that is delivered again.
  */
 export function consumeRepeatable<M extends Fact>(options: ConsumeRepeatableOptions<M>): Subscription {
-  const { bus, topic, group, handle, attemptMs = defaultAttemptMs } = options;
+  const { bus, codec, topic, group, handle, attemptMs = defaultAttemptMs, log } = options;
   const consumer = { topic: topic.name, group };
-  const own = attempts({ ...options, attemptMs }, (begun) => async (decoded, signal) => {
+  const decodeEvent = eventDecoder(codec, topic, options.fieldReads?.sampler(topic, group));
+  const own = attempts<M>({ bus, consumer, decodeEvent, attemptMs, log }, (begun) => async (decoded, signal) => {
     begun(decoded);
     await handle(decoded, signal);
     return "handled";

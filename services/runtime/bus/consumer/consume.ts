@@ -41,10 +41,10 @@ export interface ConsumeOptions<M extends Fact, Schema> {
 export function consume<M extends Fact, Schema>(options: ConsumeOptions<M, Schema>): Subscription {
   const { bus, codec, topic, group, database, handle, attemptMs = defaultAttemptMs, log, tracer } = options;
   const consumer = { topic: topic.name, group };
-  const decode = eventDecoder(codec, topic, options.fieldReads?.sampler(topic, group));
+  const decodeEvent = eventDecoder(codec, topic, options.fieldReads?.sampler(topic, group));
   // A batch that is cut leaves time for the attempts of the event that it was cut for.
-  const batch = createBatch({ consumer, decode, database, handle, batchMs: attemptMs / 2, log, tracer });
-  const own = attempts({ ...options, attemptMs }, (begun) => {
+  const batch = createBatch({ consumer, decode: decodeEvent, database, handle, batchMs: attemptMs / 2, log, tracer });
+  const own = attempts<M>({ bus, consumer, decodeEvent, attemptMs, log }, (begun) => {
     const marked: FactHandler<M, Schema> = (decoded, transaction, signal) => {
       begun(decoded);
       return handle(decoded, transaction, signal);

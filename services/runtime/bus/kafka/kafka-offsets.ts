@@ -94,6 +94,7 @@ async function commitOffsets(
 ): Promise<void> {
   const consumer = kafka.consumer({ groupId, maxWaitTimeInMs: maxFetchWaitMs, retry: { retries: 3 } });
   const joined = Promise.withResolvers<void>();
+  joined.promise.catch(() => undefined); // thrown where it is waited for, unless `run` has thrown before
   consumer.on(consumer.events.GROUP_JOIN, () => joined.resolve());
   consumer.on(consumer.events.CRASH, ({ payload }) => joined.reject(payload.error));
   try {
