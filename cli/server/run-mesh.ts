@@ -5,6 +5,7 @@ import { fileURLToPath } from "node:url";
 import { loadConfiguration, type ServerConfiguration } from "./configuration.ts";
 import { explainFailedStart } from "./exit.ts";
 import { settingsOf } from "./flags.ts";
+import { awaitServing } from "./mesh-health.ts";
 import { type MeshMember, planMembers, renewCertificates } from "./mesh-members.ts";
 import type { ProcessScope } from "./process-scope.ts";
 import { runServer } from "./run-server.ts";
@@ -31,6 +32,7 @@ export async function runMesh(options: Readonly<Record<string, unknown>>): Promi
     const gateways = members.filter(({ service }) => service === "gateway").map(({ settings }) => settings);
     const urls = gateways.map(({ CADRE_PORT }) => `http://127.0.0.1:${CADRE_PORT}`);
     const adminUrls = gateways.map(({ CADRE_ADMIN_PORT }) => `http://127.0.0.1:${CADRE_ADMIN_PORT}`);
+    await awaitServing(adminUrls, scope.log);
     return options.json === true
       ? `${JSON.stringify({ url: urls[0], urls, admin_url: adminUrls[0], pid: process.pid })}\n`
       : toScreen(members, urls, scope);
@@ -65,7 +67,7 @@ async function prepareMembers(
   return members;
 }
 
-/** Runs a member for as long as the mesh runs: one that ends is started again. Resolves when it serves. */
+/** Runs a member for as long as the mesh runs: one that ends is started again. Resolves when it listens. */
 async function keepRunning(member: MeshMember, scope: ProcessScope): Promise<void> {
   let child: ChildProcess | undefined;
   let isStopping = false;

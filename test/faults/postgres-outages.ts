@@ -1,12 +1,13 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { CadreError, createCadre } from "@cadre/sdk";
+import { readTroubles } from "../../cli/server/mesh-health.ts";
 import { describeVerdict, type Verdict } from "../support/checker.ts";
 import type { ClientRecord } from "../support/client-log.ts";
 import { InfrastructureError, reach, say } from "../support/fault-driver.ts";
 import { startFaultWorld } from "../support/fault-world.ts";
 import { type PostgresStop, startOwnPostgres } from "../support/own-postgres.ts";
 import { openPostgresDoor, type PostgresKnock } from "../support/postgres-door.ts";
-import { readTroubles, startServiceMesh } from "../support/service-mesh.ts";
+import { startServiceMesh } from "../support/service-mesh.ts";
 import { underLoad } from "../support/steady-load.ts";
 import type { Workload } from "../support/workload.ts";
 
@@ -137,7 +138,7 @@ function longestRefusing(
 
 async function whoMissesPostgres(adminUrl: string): Promise<readonly string[]> {
   const troubles = await readTroubles(adminUrl);
-  return troubles.filter((trouble) => trouble.endsWith(": postgres")).map((trouble) => trouble.split(":")[0] ?? "");
+  return troubles.filter((trouble) => trouble.includes(": postgres: ")).map((trouble) => trouble.split(":")[0] ?? "");
 }
 
 /** Makes a call that has to fail, and says with what. */

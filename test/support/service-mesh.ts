@@ -3,8 +3,7 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { fromJson, type JsonValue } from "@bufbuild/protobuf";
-import { GetHealthResponseSchema, ServingState } from "@cadre/gen/cadre/gateway/v1/health_pb";
+import { readTroubles } from "../../cli/server/mesh-health.ts";
 import { planMembers, renewCertificates } from "../../cli/server/mesh-members.ts";
 import type { StartableService } from "../../cli/server/start-service.ts";
 import type { RunningCadre } from "./cadre.ts";
@@ -102,23 +101,10 @@ export async function startServiceMesh(options: ServiceMeshOptions): Promise<Ser
 /** Whether the gateway behind an admin port says that everything serves. */
 export async function serves(adminUrl: string): Promise<boolean> {
   try {
-    const { ok } = await askHealth(adminUrl);
-    return ok;
+    return (await readTroubles(adminUrl)).length === 0;
   } catch {
     return false; // it is not there yet
   }
-}
-
-/** What does not serve, as the gateway behind an admin port says: `<service>: <dependency>` each. */
-export async function readTroubles(adminUrl: string): Promise<readonly string[]> {
-  const { services } = fromJson(GetHealthResponseSchema, (await (await askHealth(adminUrl)).json()) as JsonValue);
-  return services.flatMap(({ service, dependencies }) =>
-    dependencies.flatMap(({ name, state }) => (state === ServingState.SERVING ? [] : [`${service}: ${name}`])),
-  );
-}
-
-function askHealth(adminUrl: string): Promise<Response> {
-  return fetch(`${adminUrl}/health`, { signal: AbortSignal.timeout(5_000) });
 }
 
 function serviceProcess(
