@@ -22,6 +22,8 @@ import {
   testPrincipal,
 } from "../../test/support/orchestrator.ts";
 import { createTestDatabase, type TestDatabase } from "../../test/support/postgres.ts";
+import { AppError } from "../runtime/errors/app-error.ts";
+import { toAppError } from "../runtime/errors/failure.ts";
 import { toUuid } from "../runtime/ids/id.ts";
 import type { Logger } from "../runtime/log/log.ts";
 import { describeSchema, migrate, migrateDown } from "../runtime/postgres/migrator.ts";
@@ -348,6 +350,69 @@ describe("an outcome that got lost", () => {
     }
     // Each turn takes five commits one after the other, however many turns share them.
     expect(lost).toBeGreaterThan(2);
+  });
+
+  describe("and then the writer", () => {
+    /** Sends a turn whose commit's answer gets lost, as its writer is replaced; gives how many turns there are in the end. */
+    async function sendTurn(onPosition: (asked: number) => void = () => undefined) {
+      let asked = 0;
+      let isLost = false;
+      const world = await start({
+        leaseMs: 60_000,
+        wrapAppendStore: (inner) => ({
+          async append(writer, batch) {
+            const outcome = await inner.append(writer, batch);
+            if (isLost || batch.newRuns.length === 0) return outcome;
+            isLost = true;
+            await asSuperuser(`update writer set fenced = true where writer = ${writer}`);
+            return { type: "unknown", cause: new Error("lost on the way back") };
+          },
+          position(writer) {
+            asked += 1;
+            onPosition(asked);
+            return inner.position(writer);
+          },
+          heads: (runIds) => inner.heads(runIds),
+        }),
+      });
+      const sessionId = await newSession(world.sessions);
+      const answered = await world.sessions
+        .sendTurn({ sessionId, text: "say once" })
+        .catch((error: unknown) => toAppError(error).reason);
+      await readEvents(world.sessions, sessionId, 0n, endsTurn());
+      const { rows } = await asSuperuser(`select count(*) from run where session_id = '${toUuid("ses", sessionId)}'`);
+      return { answered, turns: Number(rows[0].count) };
+    }
+
+    test("a command is answered, and not executed again by the next writer", async () => {
+      const { answered, turns } = await sendTurn();
+      expect(answered).toMatchObject({ turn: { turnId: expect.stringMatching(/^run_/) } });
+      expect(turns).toBe(1);
+    });
+
+    test("a command is refused as UNAVAILABLE where nobody can tell, and not executed again", async () => {
+      const { answered, turns } = await sendTurn((asked) => {
+        if (asked === 2) throw new AppError("UNAVAILABLE", "the database cannot be reached");
+      });
+      expect(answered).toBe("UNAVAILABLE");
+      expect(turns).toBe(1);
+    });
+  });
+
+  test("a run whose writer is replaced while it starts is started by the next writer", async () => {
+    const tools = new FakeTools().add("echo", ({ arguments: { text } }) => `${text}`);
+    const world = await start({ leaseMs: 60_000, tools });
+    const writer = writerOf(world);
+    await asSuperuser(`update writer set fenced = true where writer = ${writer}`);
+    const graph = fromJson(GraphSchema, {
+      name: "moved",
+      steps: [{ name: "first", tool: { tool: "echo", arguments: { text: "a" } } }],
+    });
+    const ended = await world.runs.startRun({ definition: { case: "graph", value: graph }, wait: { seconds: 20n } });
+    expect(ended.run?.state).toBe(RunState.SUCCEEDED);
+    const { rows } = await asSuperuser("select distinct writer from entry");
+    expect(rows.map((row) => BigInt(row.writer))).toEqual([writerOf(world)]);
+    expect(writerOf(world)).not.toBe(writer);
   });
 
   test("with the connection really cut under the append", async () => {

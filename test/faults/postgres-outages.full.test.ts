@@ -25,7 +25,7 @@ test("PostgreSQL is away for a minute, three times: nothing is lost, no storm of
   }
   expect(result.refusals.UNAVAILABLE).toBeGreaterThan(0);
   for (const reason of Object.keys(result.refusals)) {
-    expect(["UNAVAILABLE", "BACKPRESSURE", "FENCED", "DEADLINE_EXCEEDED"]).toContain(reason);
+    expect(["UNAVAILABLE", "BACKPRESSURE", "DEADLINE_EXCEEDED"]).toContain(reason);
   }
   expect(result.longestUnnoticedMs).toBeLessThan(10_000);
   expect(result.longestReadyMs).toBeLessThan(10_000);

@@ -73,6 +73,8 @@ const stopWaitMs = 5_000;
 const sweepMs = 5_000;
 /** How long the start of a run waits for a shard to be owned, in milliseconds. */
 const placeWaitMs = 5_000;
+/** How often a command is begun here that loses its shard each time. */
+const maxTries = 3;
 
 /** Runs sessions and runs. */
 export class Engine {
@@ -251,7 +253,7 @@ export class Engine {
     const kind = kindOf(command);
     const rootUuid = toUuid(kind === "session" ? "ses" : "run", rootId);
     const orgUuid = toUuid("org", command.principal?.orgId ?? "");
-    for (let tries = 0; tries < 3; tries += 1) {
+    for (let tries = 0; tries < maxTries; tries += 1) {
       if (this.#stopping.signal.aborted) throw new AppError("SHUTTING_DOWN", "the process is shutting down");
       const actor = await untilAborted(this.#roots.get(rootUuid, kind), signal);
       if (actor === "elsewhere") break;
@@ -274,7 +276,8 @@ export class Engine {
    * Starts a run of a graph, in a shard that this process owns. The same key
    * again gives the run that it started.
    *
-   * @throws AppError what `prepareRun` throws; LIMIT_EXCEEDED, BACKPRESSURE, UNAVAILABLE while no shard is owned
+   * @throws AppError what `prepareRun` throws; LIMIT_EXCEEDED, BACKPRESSURE, UNAVAILABLE while no shard is owned or
+   * shards move without end
    */
   async startRun(start: RunStart, signal: AbortSignal): Promise<CommandReply> {
     const { answers } = this.#options.services;
@@ -283,7 +286,7 @@ export class Engine {
     const orgUuid = toUuid("org", start.principal.orgId);
     await this.#assertOpenRuns(start.principal.orgId, orgUuid);
     const waiting = AbortSignal.timeout(placeWaitMs);
-    for (;;) {
+    for (let moved = 0; moved < maxTries; ) {
       if (this.#stopping.signal.aborted) throw new AppError("SHUTTING_DOWN", "the process is shutting down");
       const committer = this.#committer;
       const place = this.#placeForRun();
@@ -307,6 +310,11 @@ export class Engine {
         return reply;
       } catch (error) {
         void this.#roots.close(place.runUuid, actor);
+        // The shard moved, and nothing is stored: another one of this process is as good.
+        if (error instanceof AppError && error.reason === "FENCED") {
+          moved += 1;
+          continue;
+        }
         // Somebody with the same key was faster.
         const taken = error instanceof AppError && error.reason === "IDEMPOTENCY_IN_PROGRESS";
         const stored =
@@ -315,6 +323,7 @@ export class Engine {
         throw error;
       }
     }
+    throw new AppError("UNAVAILABLE", "the shards of this process move", { retryAfterMs: 500 });
   }
 
   /**

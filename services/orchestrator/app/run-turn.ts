@@ -11,6 +11,7 @@ import type { Caps, PinnedAgent, RunEnd, StepError } from "../domain/entry.ts";
 import type { JsonObject } from "../domain/json.ts";
 import { type Action, callsInFlight, nextAction } from "../domain/next-action.ts";
 import type { Run } from "../domain/run.ts";
+import { isLost } from "../store/committer.ts";
 import { untilAvailable } from "./backoff.ts";
 import { runModelStep } from "./run-model-step.ts";
 import { runToolRound } from "./run-tool-round.ts";
@@ -218,8 +219,8 @@ export function turnEnded(run: Run, end: RunEnd, atMs: number) {
 /** How a turn ends that something kept from going on; undefined if it has to be abandoned. */
 function failureOf(error: unknown): StepError | undefined {
   if (!(error instanceof AppError)) return { reason: "INTERNAL", message: "internal error" };
+  if (isLost(error)) return undefined;
   switch (error.reason) {
-    case "FENCED":
     case "EPOCH_STALE":
     case "IDEMPOTENCY_IN_PROGRESS":
       return undefined;

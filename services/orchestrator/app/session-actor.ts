@@ -30,7 +30,7 @@ import { limitExceeded } from "../domain/limit.ts";
 import { fold, type Run } from "../domain/run.ts";
 import type { AnswerStore } from "../store/answer-store.ts";
 import { runState } from "../store/append-store.ts";
-import type { Committer } from "../store/committer.ts";
+import { type Committer, isLost } from "../store/committer.ts";
 import type { SessionState, SessionStore, StoredSession } from "../store/session-store.ts";
 import { encodeReply, refusal } from "./command-reply.ts";
 import { History } from "./history.ts";
@@ -192,7 +192,7 @@ export class SessionActor {
       }
     } catch (error) {
       // What waits in the inbox is left to the next owner.
-      if (!(error instanceof AppError) || error.reason === "FENCED") {
+      if (!(error instanceof AppError) || isLost(error)) {
         this.#break();
         throw error;
       }

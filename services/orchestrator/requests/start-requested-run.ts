@@ -46,7 +46,9 @@ export async function startRequestedRun(
     await start(deps, requested, signal);
   } catch (thrown) {
     if (!(thrown instanceof AppError) || signal.aborted || unclear.has(thrown.reason)) throw thrown;
-    if (!isPassing(thrown) && !alsoPassing.has(thrown.reason)) throw new UndecodableError(thrown); // 4
+    // An equal request is under way.
+    const mayPass = isPassing(thrown) || thrown.reason === "IDEMPOTENCY_IN_PROGRESS";
+    if (!mayPass) throw new UndecodableError(thrown); // 4
     throw new AppError("UNAVAILABLE", thrown.message, { cause: thrown });
   }
 }
@@ -79,6 +81,3 @@ function traceparentOf({ headers }: ReceivedEvent): string {
 
 /** What says nothing of the request: it is tried again, and put aside in the end. */
 const unclear: ReadonlySet<FailureReason> = new Set(["DEADLINE_EXCEEDED", "CANCELLED", "INTERNAL"]);
-
-/** Of a run's start, what goes by besides: a shard changes hands, or an equal request is under way. */
-const alsoPassing: ReadonlySet<FailureReason> = new Set(["FENCED", "IDEMPOTENCY_IN_PROGRESS"]);

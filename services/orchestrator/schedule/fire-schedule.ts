@@ -195,12 +195,7 @@ function nextOf({ nextDueMs, definition }: StoredSchedule, dueMs: number) {
 const permissionDenied = 7;
 
 function isWorthAnotherTry({ reason }: AppError): boolean {
-  return (
-    reason === "SHUTTING_DOWN" ||
-    reason === "FENCED" ||
-    reason === "IDEMPOTENCY_IN_PROGRESS" ||
-    failureOf(reason).retryable
-  );
+  return reason === "SHUTTING_DOWN" || reason === "IDEMPOTENCY_IN_PROGRESS" || failureOf(reason).retryable;
 }
 
 function runError(reason: AppError["reason"], message: string): RunError {

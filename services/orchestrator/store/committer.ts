@@ -12,7 +12,9 @@
  *    until the root is opened anew; they may build on the one that failed.
  *    Changes marked `standsAlone` are outside of this.
  * 5. A batch whose outcome got lost is looked up by its number and the hashes
- *    of its runs before anything else is stored.
+ *    of its runs before anything else is stored. FENCED says that a change is
+ *    not stored, and never will be; where that cannot be found out, as the
+ *    writer was replaced meanwhile, it fails with OutcomeUnknown.
  */
 import { setTimeout as delay, setImmediate as nextTurn } from "node:timers/promises";
 import { create, toBinary } from "@bufbuild/protobuf";
@@ -35,6 +37,7 @@ import {
   runState,
   type SessionMove,
   type UsageDelta,
+  type WriterPosition,
 } from "./append-store.ts";
 import { encodeEntry, entryKind } from "./entry-codec.ts";
 
@@ -148,6 +151,18 @@ const lookUpAgainMs = { first: 50, most: 2_000 } as const;
 const relievedShare = 0.9;
 const noUsage: UsageDelta = { inputTokens: 0, outputTokens: 0, modelCalls: 0, toolCalls: 0, durationMs: 0 };
 
+/** A change may be stored or not: the answer to its commit got lost, and so did the writer. */
+export class OutcomeUnknown extends AppError {
+  constructor() {
+    super("UNAVAILABLE", "it is not known whether it was stored", { retryAfterMs: 1_000 });
+  }
+}
+
+/** Whether a failure says that the root moved, or may have: its actor cannot go on, and what is stored has to be read anew. */
+export function isLost(error: unknown): boolean {
+  return error instanceof OutcomeUnknown || (error instanceof AppError && error.reason === "FENCED");
+}
+
 /** Stores changes of a writer by group commit. */
 export class Committer {
   readonly writer: bigint;
@@ -226,7 +241,8 @@ export class Committer {
    *
    * @throws AppError FENCED when the writer was replaced or the root is not
    * open, IDEMPOTENCY_IN_PROGRESS when its key was taken meanwhile,
-   * INTERNAL when the change can never be stored.
+   * INTERNAL when the change can never be stored. Nothing of it is stored then
+   * @throws OutcomeUnknown
    */
   submit(change: Change): Promise<readonly SessionEvent[]> {
     const head = this.#roots.get(change.rootId);
@@ -322,7 +338,7 @@ export class Committer {
       return;
     }
     if (this.#fenced) {
-      for (const item of live) item.reject(fenced());
+      for (const item of live) item.reject(failure instanceof OutcomeUnknown ? failure : fenced());
       return;
     }
     await this.#split(live, failure);
@@ -348,6 +364,7 @@ export class Committer {
   /** Stores a batch and learns its outcome, however long that takes. Undefined when it is stored. */
   async #append(batch: Batch): Promise<AppError | undefined> {
     let waitMs: number = lookUpAgainMs.first;
+    let isUnknown = false;
     while (!this.#fenced) {
       const outcome = await this.#options.store.append(this.writer, batch);
       switch (outcome.type) {
@@ -357,13 +374,15 @@ export class Committer {
           return undefined;
         case "unknown":
           this.#options.log.warn({ err: outcome.cause }, "the outcome of a commit got lost");
+          isUnknown = true;
           break;
         case "repeated":
+          isUnknown = true;
           break;
         case "refused":
           if (outcome.why === "fenced") {
             this.fence();
-            return fenced();
+            continue;
           }
           if (outcome.why === "invalid") return new AppError("INTERNAL", "internal error", { cause: outcome.cause });
           if (outcome.why === "key-taken") {
@@ -374,49 +393,63 @@ export class Committer {
           if (outcome.why === "expired") await this.#options.renewLease();
           continue;
       }
-      // 5: the writer's row tells whether the batch was stored.
-      const stored = await this.#lookUp(batch);
-      if (stored === undefined) return fenced();
-      if (stored) {
-        this.#number = batch.number + 1n;
-        return undefined;
-      }
+      if (await this.#isStored(batch)) return undefined; // 5
     }
-    return fenced();
+    return isUnknown ? await this.#outcomeBehindFence(batch) : fenced();
   }
 
-  /** Whether a batch was stored; undefined if the writer was replaced. */
-  async #lookUp(batch: Batch): Promise<boolean | undefined> {
+  /** Whether a batch was stored, as the writer's row tells. False also when the writer was replaced. */
+  async #isStored(batch: Batch): Promise<boolean> {
     let waitMs: number = lookUpAgainMs.first;
     while (!this.#fenced) {
       try {
         const position = await this.#options.store.position(this.writer);
-        if (position === undefined || position.batch < batch.number || position.batch > batch.number + 1n) {
+        if (position === undefined || position.fenced || position.batch < batch.number) {
           this.fence();
-          return undefined;
+          return false;
         }
-        if (position.batch === batch.number) {
-          if (!position.fenced) return false;
-          this.fence();
-          return undefined;
+        if (position.batch === batch.number) return false;
+        if (await this.#isOurs(batch, position)) {
+          this.#number = position.batch;
+          return true;
         }
-        const heads = await this.#options.store.heads(batch.heads.map((head) => head.runId));
-        for (const move of batch.heads) {
-          const stored = heads.get(move.runId);
-          if (stored?.head !== move.to || !Buffer.from(stored.chain).equals(move.chain)) {
-            this.#options.log.fatal({ runId: move.runId }, "a stored batch is not the one that was sent");
-            this.fence();
-            return undefined;
-          }
-        }
-        return true;
+        this.fence();
       } catch (error) {
         this.#options.log.warn({ err: error }, "the outcome of a commit cannot be looked up yet");
         await delay(waitMs);
         waitMs = Math.min(waitMs * 2, lookUpAgainMs.most);
       }
     }
-    return undefined;
+    return false;
+  }
+
+  /** What became of a batch whose outcome got lost before the writer was replaced. Asks once. */
+  async #outcomeBehindFence(batch: Batch): Promise<AppError | undefined> {
+    try {
+      const position = await this.#options.store.position(this.writer);
+      if (position !== undefined && position.batch > batch.number) {
+        return (await this.#isOurs(batch, position)) ? undefined : fenced();
+      }
+      // Fencing waits for an append that is under way, and lets no later one through.
+      if (position?.fenced === true) return fenced();
+    } catch (error) {
+      this.#options.log.warn({ err: error }, "the outcome of a commit cannot be looked up any more");
+    }
+    return new OutcomeUnknown();
+  }
+
+  /** Whether what is stored behind a batch's number is that batch. */
+  async #isOurs(batch: Batch, position: WriterPosition): Promise<boolean> {
+    const heads = await this.#options.store.heads(batch.heads.map((head) => head.runId));
+    const other = batch.heads.find(({ runId, to, chain }) => {
+      const stored = heads.get(runId);
+      // Who owns the run by now may have gone on behind it.
+      if (stored === undefined || stored.head > to) return !position.fenced;
+      return stored.head < to || !Buffer.from(stored.chain).equals(chain);
+    });
+    if (position.batch === batch.number + 1n && other === undefined) return true;
+    this.#options.log.fatal({ runId: other?.runId }, "a stored batch is not the one that was sent");
+    return false;
   }
 
   /** Numbers and chains what a batch holds. Throws if a change does not fit its root. */

@@ -39,6 +39,7 @@ import {
 import { type GraphRun, placeOf, type StepState } from "../../domain/graph-run.ts";
 import type { Json } from "../../domain/json.ts";
 import { failed, inline, succeeded, toStepError } from "../../domain/step-entries.ts";
+import { isLost } from "../../store/committer.ts";
 import type { ToolCaller } from "../ports.ts";
 import type { GraphServices } from "./graph-context.ts";
 import type { RunJournal, StoredWith } from "./run-journal.ts";
@@ -546,7 +547,7 @@ export class GraphExecutor implements AttemptHost {
       this.#maybeQuiet();
       return;
     }
-    if (error instanceof AppError && error.reason !== "FENCED" && error.reason !== "EPOCH_STALE") {
+    if (error instanceof AppError && !isLost(error) && error.reason !== "EPOCH_STALE") {
       this.#follow(this.record([this.#attempts.failure(attempt, toStepError(error))]));
       return;
     }

@@ -19,7 +19,7 @@ import type { EntryBody, GraphAccepted, GraphEnd, GraphStarted, Payload, StepPla
 import { GraphRun, placeOf } from "../../domain/graph-run.ts";
 import type { Json } from "../../domain/json.ts";
 import { derivedRunId } from "../../domain/step-id.ts";
-import type { Committer } from "../../store/committer.ts";
+import { type Committer, isLost } from "../../store/committer.ts";
 import { graphDigest } from "../../store/graph-codec.ts";
 import { fromProtoValue } from "../../store/proto-values.ts";
 import type { RootState, RunStore } from "../../store/run-store.ts";
@@ -175,7 +175,7 @@ export class RunActor {
       return await this.#perform(command, commandId);
     } catch (error) {
       // What waits in the inbox is left to the next owner.
-      if (!(error instanceof AppError) || error.reason === "FENCED") {
+      if (!(error instanceof AppError) || isLost(error)) {
         this.#break(error);
         throw error;
       }
