@@ -28,9 +28,9 @@ export async function readTroubles(adminUrl: string): Promise<readonly string[]>
  * Resolves when each gateway says that everything behind it serves: that each process listens does not say that the
  * others have reached it. Logs every 5 s what is still waited for.
  *
- * @throws Error naming what does not serve after two minutes
+ * @throws Error naming what does not serve after two minutes; AbortError with the signal
  */
-export async function awaitServing(adminUrls: readonly string[], log: Logger): Promise<void> {
+export async function awaitServing(adminUrls: readonly string[], log: Logger, signal: AbortSignal): Promise<void> {
   const startedAt = performance.now();
   let toldAt = startedAt;
   for (;;) {
@@ -42,7 +42,7 @@ export async function awaitServing(adminUrls: readonly string[], log: Logger): P
       log.warn({ troubles: [...troubles] }, "waiting until everything serves");
       toldAt = now;
     }
-    await delay(askEveryMs);
+    await delay(askEveryMs, undefined, { signal });
   }
 }
 

@@ -12,8 +12,10 @@ export interface ProcessScope {
   readonly telemetry: Telemetry;
   readonly dataDirectory: string;
   readonly processId: string;
-  /** Registers what is to be stopped; the last registered is stopped first. */
+  /** Registers what is to be stopped; the last registered is stopped first, and what comes while it stops at once. */
   onStop(name: string, stop: () => Promise<void>): void;
+  /** Aborts when everything begins to stop: what still starts need not come to its end. */
+  readonly stopping: AbortSignal;
   /** Stops everything. Idempotent: a second call waits for the first. */
   stop(): Promise<void>;
   /** Resolves with the exit code when the process was told to end and everything has stopped. */
@@ -47,15 +49,17 @@ export async function openProcessScope(configuration: ServerConfiguration, name:
   });
 
   const stops: { name: string; stop: () => Promise<void> }[] = [];
+  const begun = new AbortController();
   let stopping: Promise<void> | undefined;
   const stopAll = async (): Promise<void> => {
-    for (const { name: part, stop } of stops.reverse()) {
+    begun.abort();
+    for (let next = stops.pop(); next !== undefined; next = stops.pop()) {
+      const { name: part, stop } = next;
       await stop().catch((thrown: unknown) => log.error({ err: thrown, part }, "a part did not stop"));
     }
-    await telemetry.stop();
   };
   const stop = (): Promise<void> => {
-    stopping ??= stopAll();
+    stopping ??= stopAll().then(() => telemetry.stop());
     return stopping;
   };
 
@@ -92,7 +96,11 @@ export async function openProcessScope(configuration: ServerConfiguration, name:
     telemetry,
     dataDirectory,
     processId,
-    onStop: (part, stopPart) => stops.push({ name: part, stop: stopPart }),
+    onStop(part, stopPart) {
+      stops.push({ name: part, stop: stopPart });
+      if (stopping !== undefined) stopping = stopping.then(stopAll);
+    },
+    stopping: begun.signal,
     stop,
     ended,
   };

@@ -32,7 +32,7 @@ export async function runMesh(options: Readonly<Record<string, unknown>>): Promi
     const gateways = members.filter(({ service }) => service === "gateway").map(({ settings }) => settings);
     const urls = gateways.map(({ CADRE_PORT }) => `http://127.0.0.1:${CADRE_PORT}`);
     const adminUrls = gateways.map(({ CADRE_ADMIN_PORT }) => `http://127.0.0.1:${CADRE_ADMIN_PORT}`);
-    await awaitServing(adminUrls, scope.log);
+    await awaitServing(adminUrls, scope.log, scope.stopping);
     return options.json === true
       ? `${JSON.stringify({ url: urls[0], urls, admin_url: adminUrls[0], pid: process.pid })}\n`
       : toScreen(members, urls, scope);
@@ -90,7 +90,10 @@ async function keepRunning(member: MeshMember, scope: ProcessScope): Promise<voi
         onFirstReady();
       });
       const code = await running.exited;
-      if (isStopping) return;
+      if (isStopping) {
+        onNeverReady(new Error(`${member.service} was stopped while it started`));
+        return;
+      }
       // What the configuration forbids does not get better by trying again.
       if (code === 78 || !wasReady) {
         onNeverReady(new Error(`${member.service} did not start (exit code ${code}): ${running.errors()}`));

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from "node:timers/promises";
 import { assertClockAgrees } from "../../services/runtime/postgres/clock.ts";
 import type { ServerConfiguration } from "./configuration.ts";
 import { explainFailedStart } from "./exit.ts";
@@ -9,6 +10,8 @@ import { giveBackStartMemory } from "./start-memory.ts";
  * or, where one part could not start, another one that waits for what has been stopped by then.
  */
 const exitAfterMs = 1_000;
+/** How long what still starts may take to come to an end when the process was told to, in milliseconds. */
+const settleMs = 5_000;
 
 /**
  * The life of a server process: starts it, prints what it says when it is
@@ -34,7 +37,15 @@ async function live(
 ): Promise<number> {
   try {
     await assertSafe(configuration, scope);
-    process.stdout.write(await start(scope));
+    const starting = start(scope);
+    const started = await Promise.race([starting, scope.ended]);
+    if (typeof started === "number") {
+      // What was being started when it was told to end is stopped as soon as it is there.
+      await Promise.race([starting.catch(() => undefined), delay(settleMs)]);
+      await scope.stop();
+      return started;
+    }
+    process.stdout.write(started);
     giveBackStartMemory(scope.log);
   } catch (thrown) {
     scope.log.info({ err: thrown }, "could not start");
