@@ -116,6 +116,8 @@ const workloads: Readonly<Record<Kind, Workload>> = {
 const kinds = Object.keys(workloads) as Kind[];
 /** How long a place may take to be reached. */
 const firedWithinMs = 150_000;
+/** How long an owner may take to give shards to one that joined, and the one that joined to start. */
+const sharedWithinMs = 30_000;
 
 /** Has every named place fail in every named way, so often each, under runs that must not mind. */
 export async function failpoints(options: FailpointsOptions): Promise<FailpointsResult> {
@@ -246,11 +248,9 @@ class Scene {
       case "worker":
         await this.#world.killWorker(0);
         break;
-      case "share": {
-        const [victim] = pids;
-        if (victim !== undefined) process.kill(victim, "SIGKILL");
+      case "share":
+        await this.#shareUntil(pids[1], what, isDone);
         break;
-      }
       default:
         await this.#runUntil(kinds.find((kind) => kind === trigger) ?? "turn", what, isDone);
     }
@@ -276,6 +276,24 @@ class Scene {
       await Promise.race([run, reach(what, isDone, { timeoutMs: firedWithinMs, everyMs: 5 })]);
       if (isDone()) await this.#revive();
       await run;
+    }
+  }
+
+  /**
+   * Kills the other owner until the first has to give shards to its successor: the successor may also be there in time
+   * to take over what the dead one had, and then there is nothing to give.
+   */
+  async #shareUntil(giver: number | undefined, what: string, isDone: () => boolean): Promise<void> {
+    const deadline = performance.now() + firedWithinMs;
+    while (!isDone() && performance.now() < deadline) {
+      const owners = await this.#owners();
+      if (giver === undefined || !owners.includes(giver))
+        throw new InfrastructureError(`${what}: the one that was told is gone`);
+      for (const pid of owners) {
+        if (pid !== giver) process.kill(pid, "SIGKILL");
+      }
+      const again = performance.now() + sharedWithinMs;
+      await reach(what, () => isDone() || performance.now() > again, { everyMs: 5 });
     }
   }
 
