@@ -14,7 +14,7 @@ export type CalculatorResponse =
   | { readonly id: number; readonly type: "result"; readonly result: string }
   | { readonly id: number; readonly type: "failed"; readonly message: string };
 
-// A thread of its own: the library takes half a second to load, which must not
+// A thread of its own: the library takes a tenth of a second to load, which must not
 // stop everything else, and a thread can be ended if an expression takes too long.
 parentPort?.on("message", ({ id, expression }: CalculatorRequest) => {
   parentPort?.postMessage(answer(id, expression));
