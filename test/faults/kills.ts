@@ -19,9 +19,9 @@ export interface KillsOptions {
 }
 
 /** Work between two kills, in milliseconds. */
-const gapMs = { least: 50, most: 1_500 } as const;
+const gapMs = { least: 50, most: 1_000 } as const;
 /** After each so many kills the system is left alone, to see all of it recover. */
-const quietEvery = 25;
+const quietEvery = 40;
 const quietMs = 13_000;
 
 /**
