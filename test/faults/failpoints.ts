@@ -116,6 +116,8 @@ const workloads: Readonly<Record<Kind, Workload>> = {
 const kinds = Object.keys(workloads) as Kind[];
 /** How long a place may take to be reached. */
 const firedWithinMs = 150_000;
+/** What one meets who tells something to a process that dies. */
+const killedMeanwhile: ReadonlySet<string> = new Set(["ENOENT", "ECONNREFUSED", "ECONNRESET", "EPIPE"]);
 /** How long an owner may take to give shards to one that joined, and the one that joined to start. */
 const sharedWithinMs = 30_000;
 
@@ -261,7 +263,7 @@ class Scene {
     for (const pid of this.#topology === "mesh" ? this.#world.orchestrators() : []) {
       for (const order of orders) {
         await this.#points.arm(pid, { ...order, nth: 0 }).catch((error: NodeJS.ErrnoException) => {
-          if (error.code !== "ENOENT" && error.code !== "ECONNREFUSED") throw error; // killed meanwhile
+          if (!killedMeanwhile.has(error.code ?? "")) throw error;
         });
       }
     }
