@@ -21,7 +21,7 @@ export interface KillsOptions {
 /** Work between two kills, in milliseconds. */
 const gapMs = { least: 50, most: 1_000 } as const;
 /** After each so many kills the system is left alone, to see all of it recover. */
-const quietEvery = 40;
+const quietEvery = 100;
 const quietMs = 13_000;
 
 /**
