@@ -43,7 +43,7 @@ export function parseOptions(args: readonly string[]): Options {
   }
   const length = values.quick
     ? { ownRounds: 3, peerRounds: 1, roundMs: { alone: 500, together: 1_000 }, warmUpMs: 1_500 }
-    : { ownRounds: 5, peerRounds: 3, roundMs: { alone: 2_000, together: 4_000 }, warmUpMs: 4_000 };
+    : { ownRounds: 5, peerRounds: 3, roundMs: { alone: 2_000, together: 3_000 }, warmUpMs: 10_000 };
   return {
     ...length,
     parts: new Set(chosen as readonly Part[]),

@@ -3,7 +3,7 @@ import { assertClockAgrees } from "../../services/runtime/postgres/clock.ts";
 import type { ServerConfiguration } from "./configuration.ts";
 import { explainFailedStart } from "./exit.ts";
 import { openProcessScope, type ProcessScope } from "./process-scope.ts";
-import { giveBackStartMemory } from "./start-memory.ts";
+import { giveBackStartMemory, letYoungGenerationGrow } from "./start-memory.ts";
 
 /**
  * What is still open after a stop must not keep the process alive longer than this: a connection that nobody closed,
@@ -46,6 +46,7 @@ async function live(
       return started;
     }
     process.stdout.write(started);
+    letYoungGenerationGrow();
     giveBackStartMemory(scope.log);
   } catch (thrown) {
     scope.log.info({ err: thrown }, "could not start");
