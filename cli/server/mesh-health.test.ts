@@ -18,7 +18,11 @@ async function startGateway(askedBefore: number) {
     const state = asked > askedBefore ? SERVING : NOT_SERVING;
     const services = [
       { service: "tools", state, dependencies: [{ name: "mesh", state, detail: "no connection" }] },
-      { service: "orchestrator", state: SERVING, dependencies: [{ name: "postgres", state: SERVING }] },
+      {
+        service: "orchestrator",
+        state: SERVING,
+        dependencies: [{ name: "kafka", state: NOT_SERVING, detail: "is away", servesWithout: true }],
+      },
     ];
     const health = create(GetHealthResponseSchema, { state, services });
     response.statusCode = state === SERVING ? 200 : 503;

@@ -15,13 +15,14 @@ const startTimeoutMs = 120_000;
  */
 export async function readTroubles(adminUrl: string): Promise<readonly string[]> {
   const response = await fetch(`${adminUrl}/health`, { signal: AbortSignal.timeout(askTimeoutMs) });
-  const { state, services } = fromJson(GetHealthResponseSchema, (await response.json()) as JsonValue);
-  if (state === ServingState.SERVING) return [];
-  return services.flatMap(({ service, dependencies }) =>
-    dependencies
-      .filter((dependency) => dependency.state !== ServingState.SERVING)
-      .map(({ name, detail }) => `${service}: ${name}: ${detail}`),
-  );
+  const { services } = fromJson(GetHealthResponseSchema, (await response.json()) as JsonValue);
+  return services
+    .filter(({ state }) => state !== ServingState.SERVING)
+    .flatMap(({ service, dependencies }) =>
+      dependencies
+        .filter(({ state, servesWithout }) => state !== ServingState.SERVING && !servesWithout)
+        .map(({ name, detail }) => `${service}: ${name}: ${detail}`),
+    );
 }
 
 /**

@@ -12,7 +12,7 @@ export interface ProcessScope {
   readonly telemetry: Telemetry;
   readonly dataDirectory: string;
   readonly processId: string;
-  /** Registers what is to be stopped; the last registered is stopped first, and what comes while it stops at once. */
+  /** Registers what is to be stopped; the last registered is stopped first, and what comes later as soon as it comes. */
   onStop(name: string, stop: () => Promise<void>): void;
   /** Aborts when everything begins to stop: what still starts need not come to its end. */
   readonly stopping: AbortSignal;
@@ -50,7 +50,7 @@ export async function openProcessScope(configuration: ServerConfiguration, name:
 
   const stops: { name: string; stop: () => Promise<void> }[] = [];
   const begun = new AbortController();
-  let stopping: Promise<void> | undefined;
+  let stopped: Promise<void> | undefined;
   const stopAll = async (): Promise<void> => {
     begun.abort();
     for (let next = stops.pop(); next !== undefined; next = stops.pop()) {
@@ -59,8 +59,8 @@ export async function openProcessScope(configuration: ServerConfiguration, name:
     }
   };
   const stop = (): Promise<void> => {
-    stopping ??= stopAll().then(() => telemetry.stop());
-    return stopping;
+    stopped ??= stopAll().then(() => telemetry.stop());
+    return stopped;
   };
 
   const { promise: ended, resolve: end } = Promise.withResolvers<number>();
@@ -98,7 +98,7 @@ export async function openProcessScope(configuration: ServerConfiguration, name:
     processId,
     onStop(part, stopPart) {
       stops.push({ name: part, stop: stopPart });
-      if (stopping !== undefined) stopping = stopping.then(stopAll);
+      if (stopped !== undefined) stopped = stopped.then(stopAll);
     },
     stopping: begun.signal,
     stop,

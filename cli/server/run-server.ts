@@ -36,24 +36,36 @@ async function live(
   start: (scope: ProcessScope) => Promise<string>,
 ): Promise<number> {
   try {
-    await assertSafe(configuration, scope);
-    const starting = start(scope);
-    const started = await Promise.race([starting, scope.ended]);
-    if (typeof started === "number") {
-      // What was being started when it was told to end is stopped as soon as it is there.
-      await Promise.race([starting.catch(() => undefined), delay(settleMs)]);
-      await scope.stop();
-      return started;
+    const starting = assertSafe(configuration, scope).then(() => start(scope));
+    const said = await unlessToldToEnd(starting, scope);
+    if (said !== undefined) {
+      process.stdout.write(said);
+      letYoungGenerationGrow();
+      giveBackStartMemory(scope.log);
     }
-    process.stdout.write(started);
-    letYoungGenerationGrow();
-    giveBackStartMemory(scope.log);
   } catch (thrown) {
     scope.log.info({ err: thrown }, "could not start");
     await scope.stop();
     return explainFailedStart(thrown);
   }
   return await scope.ended;
+}
+
+/**
+ * What a start says. Undefined if the process is told to end before: that the start fails then is no failure, and what
+ * it begins a moment later is stopped, too.
+ */
+async function unlessToldToEnd(starting: Promise<string>, scope: ProcessScope): Promise<string | undefined> {
+  try {
+    const said = await Promise.race([starting, scope.ended]);
+    if (typeof said === "string" && !scope.stopping.aborted) return said;
+  } catch (thrown) {
+    if (!scope.stopping.aborted) throw thrown;
+  }
+  await scope.ended;
+  await Promise.race([starting.catch(() => undefined), delay(settleMs)]);
+  await scope.stop();
+  return undefined;
 }
 
 /** What production demands of the world around the process; of its settings it was demanded when they were read. */
