@@ -13,7 +13,7 @@ const enoughMemory = 1024 ** 3;
 
 /**
  * Lets the young generation grow under load: what calls and steps leave behind is garbage a moment later, and is
- * collected a quarter as often. It took a quarter off the processor's time of a step, and 32 MiB did not; at rest it
+ * collected a quarter as often. It took a fifth off the processor's time of a step, and 32 MiB did not; at rest it
  * takes no memory.
  */
 export function letYoungGenerationGrow(): void {

@@ -151,6 +151,9 @@ const lookUpAgainMs = { first: 50, most: 2_000 } as const;
 const relievedShare = 0.9;
 const noUsage: UsageDelta = { inputTokens: 0, outputTokens: 0, modelCalls: 0, toolCalls: 0, durationMs: 0 };
 
+/** What became of a batch whose outcome got lost; `open` while it may still be stored, or nobody can tell. */
+type Fate = "stored" | "never" | "open";
+
 /** A change may be stored or not: the answer to its commit got lost, and so did the writer. */
 export class OutcomeUnknown extends AppError {
   constructor() {
@@ -393,49 +396,36 @@ export class Committer {
           if (outcome.why === "expired") await this.#options.renewLease();
           continue;
       }
-      if (await this.#isStored(batch)) return undefined; // 5
+      const fate = await this.#lookUp(batch); // 5
+      if (fate !== "open") return fate === "stored" ? undefined : fenced();
     }
-    return isUnknown ? await this.#outcomeBehindFence(batch) : fenced();
+    if (!isUnknown) return fenced();
+    const fate = await this.#lookUp(batch);
+    if (fate === "open") return new OutcomeUnknown();
+    return fate === "stored" ? undefined : fenced();
   }
 
-  /** Whether a batch was stored, as the writer's row tells. False also when the writer was replaced. */
-  async #isStored(batch: Batch): Promise<boolean> {
-    let waitMs: number = lookUpAgainMs.first;
-    while (!this.#fenced) {
+  /** What became of a batch, as the writer's row tells. Asks until there is an answer, but only once behind the fence. */
+  async #lookUp(batch: Batch): Promise<Fate> {
+    for (let waitMs: number = lookUpAgainMs.first; ; waitMs = Math.min(waitMs * 2, lookUpAgainMs.most)) {
       try {
         const position = await this.#options.store.position(this.writer);
-        if (position === undefined || position.fenced || position.batch < batch.number) {
-          this.fence();
-          return false;
-        }
-        if (position.batch === batch.number) return false;
+        if (position === undefined || position.fenced) this.fence();
+        if (position === undefined) return "open";
+        // Fencing waits for an append that is under way, and lets no later one through.
+        if (position.batch === batch.number) return position.fenced ? "never" : "open";
         if (await this.#isOurs(batch, position)) {
           this.#number = position.batch;
-          return true;
+          return "stored";
         }
         this.fence();
+        return "never";
       } catch (error) {
-        this.#options.log.warn({ err: error }, "the outcome of a commit cannot be looked up yet");
+        this.#options.log.warn({ err: error }, "the outcome of a commit cannot be looked up now");
+        if (this.#fenced) return "open";
         await delay(waitMs);
-        waitMs = Math.min(waitMs * 2, lookUpAgainMs.most);
       }
     }
-    return false;
-  }
-
-  /** What became of a batch whose outcome got lost before the writer was replaced. Asks once. */
-  async #outcomeBehindFence(batch: Batch): Promise<AppError | undefined> {
-    try {
-      const position = await this.#options.store.position(this.writer);
-      if (position !== undefined && position.batch > batch.number) {
-        return (await this.#isOurs(batch, position)) ? undefined : fenced();
-      }
-      // Fencing waits for an append that is under way, and lets no later one through.
-      if (position?.fenced === true) return fenced();
-    } catch (error) {
-      this.#options.log.warn({ err: error }, "the outcome of a commit cannot be looked up any more");
-    }
-    return new OutcomeUnknown();
   }
 
   /** Whether what is stored behind a batch's number is that batch. */

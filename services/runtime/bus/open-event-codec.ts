@@ -11,5 +11,5 @@ export function openEventCodec(
 ): { readonly codec: EventCodec; readonly schemaIds: SchemaIds } {
   const schemaIds = registry === undefined ? createLocalSchemaIds() : createRegistrySchemaIds(registry);
   const knowsAllIds = registry !== undefined;
-  return { codec: createEventCodec(schemaIds, { knowsAllIds, ...(meter === undefined ? {} : { meter }) }), schemaIds };
+  return { codec: createEventCodec(schemaIds, { knowsAllIds, meter }), schemaIds };
 }
