@@ -3,7 +3,7 @@ import { assertClockAgrees } from "../../services/runtime/postgres/clock.ts";
 import type { ServerConfiguration } from "./configuration.ts";
 import { explainFailedStart } from "./exit.ts";
 import { openProcessScope, type ProcessScope } from "./process-scope.ts";
-import { giveBackStartMemory, letYoungGenerationGrow } from "./start-memory.ts";
+import { giveBackStartMemory } from "./start-memory.ts";
 
 /**
  * What is still open after a stop must not keep the process alive longer than this: a connection that nobody closed,
@@ -40,7 +40,6 @@ async function live(
     const said = await unlessToldToEnd(starting, scope);
     if (said !== undefined) {
       process.stdout.write(said);
-      letYoungGenerationGrow();
       giveBackStartMemory(scope.log);
     }
   } catch (thrown) {

@@ -1,26 +1,9 @@
-import { totalmem } from "node:os";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import type { Logger } from "../../services/runtime/log/log.ts";
 
 /** How long after the start, in milliseconds: whoever waits for the server makes the first calls before that. */
 const afterMs = 5_000;
-
-/** Half of the young generation, in MiB; V8's own bound is 16. */
-const semiSpaceMib = 64;
-/** With less memory than this V8's own bound stays, in bytes. */
-const enoughMemory = 1024 ** 3;
-
-/**
- * Lets the young generation grow under load: what calls and steps leave behind is garbage a moment later, and is
- * collected a quarter as often. It took a fifth off the processor's time of a step, and 32 MiB did not; at rest it
- * takes no memory.
- */
-export function letYoungGenerationGrow(): void {
-  // 0 where nothing bounds the process.
-  const memory = Math.min(process.constrainedMemory() || Number.POSITIVE_INFINITY, totalmem());
-  if (memory >= enoughMemory) setFlagsFromString(`--max-semi-space-size=${semiSpaceMib}`);
-}
 
 type Collect = (options: { type: "major"; execution: "sync"; flavor: "last-resort" }) => void;
 

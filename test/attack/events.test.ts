@@ -13,6 +13,7 @@ import { type RunningCadre, startCadre } from "../support/cadre.ts";
 import { collectEvents } from "../support/collect-events.ts";
 import { makeHeaviestEvent } from "../support/heaviest-event.ts";
 import { createTestDatabase, type TestDatabase } from "../support/postgres.ts";
+import { relayLagOf } from "../support/relay-lag.ts";
 import { runProgram } from "../support/run-program.ts";
 import { requestEvent } from "../support/run-requests.ts";
 import { until } from "../support/settled.ts";
@@ -167,10 +168,6 @@ test("while the bus is away work is accepted up to the bound, then refused with 
       changes.set(turnId, [...(changes.get(turnId) ?? []), change]);
     },
   });
-  const lag = async () => {
-    const metrics = await (await fetch(new URL("/metrics", server.adminUrl))).text();
-    return Number(/^cadre_relay_lag\{[^}]*relay="orchestrator"[^}]*\} (\d+)/m.exec(metrics)?.[1] ?? Number.NaN);
-  };
   const admin = new pg.Client({ connectionString: database.url });
   await admin.connect();
   await admin.query("alter function bus.append rename to append_away");
@@ -191,7 +188,7 @@ test("while the bus is away work is accepted up to the bound, then refused with 
   expect(Number(refused.headers.get("retry-after"))).toBeGreaterThan(0);
   expect((await refused.json()).error).toMatchObject({ status: "unavailable", reason: "BACKPRESSURE" });
   expect(accepted.length).toBeGreaterThan(2);
-  await until(async () => (await lag()) >= bound);
+  await until(async () => (await relayLagOf(server)) >= bound);
   // What was accepted goes on meanwhile.
   const last = accepted.at(-1) ?? "";
   const run = await cadre.runs.get(last);
@@ -206,7 +203,7 @@ test("while the bus is away work is accepted up to the bound, then refused with 
   expect(performance.now() - backMs).toBeLessThan(60_000);
   const { ACCEPTED, STARTED, SUCCEEDED } = TurnChange;
   for (const turnId of accepted) expect([...new Set(changes.get(turnId))]).toEqual([ACCEPTED, STARTED, SUCCEEDED]);
-  await until(async () => (await lag()) === 0);
+  await until(async () => (await relayLagOf(server)) === 0);
   await cadre.sessions.get(sessionId).then((session) => session.send("say more"));
   await read.stop();
 });

@@ -3,12 +3,12 @@ import { TurnChange } from "@cadre/gen/cadre/events/v1/turn_pb";
 import { createCadre, type SessionHandle } from "@cadre/sdk";
 import pino from "pino";
 import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
-import { createEventCodec } from "../../services/runtime/bus/envelope.ts";
 import { openKafkaEventBus } from "../../services/runtime/bus/kafka-event-bus.ts";
-import { createLocalSchemaIds } from "../../services/runtime/bus/schema-ids.ts";
 import { busTopics, conversationTurns } from "../../services/runtime/bus/topics.ts";
 import { type RunningCadre, startCadre } from "../support/cadre.ts";
 import { say } from "../support/fault-driver.ts";
+import { relayLagOf } from "../support/relay-lag.ts";
+import { codec } from "../support/turn-facts.ts";
 import { type KafkaBroker, startKafkaBroker } from "./kafka-broker.ts";
 import { makeTopics } from "./kafka-topics.ts";
 
@@ -43,11 +43,6 @@ async function runTurn(session: SessionHandle): Promise<string> {
   return turnId;
 }
 
-async function relayLag(): Promise<number> {
-  const metrics = await (await fetch(new URL("/metrics", server.adminUrl))).text();
-  return Number(/^cadre_relay_lag\{[^}]*relay="orchestrator"[^}]*\} (\d+)/m.exec(metrics)?.[1] ?? Number.NaN);
-}
-
 test("the broker is away for three minutes: no turn is refused, and every fact follows within a minute, in order", {
   timeout: 480_000,
 }, async () => {
@@ -59,7 +54,6 @@ test("the broker is away for three minutes: no turn is refused, and every fact f
     sessionMs: 6_000,
   });
   onTestFinished(() => bus.close());
-  const codec = createEventCodec(createLocalSchemaIds());
   /** What is stated of the turns of a session, in the order of its arrival; what comes again at once is left out. */
   const stated = new Map<string, string[]>();
   bus.subscribe({
@@ -94,7 +88,7 @@ test("the broker is away for three minutes: no turn is refused, and every fact f
       }
     }),
   );
-  const lag = await relayLag();
+  const lag = await relayLagOf(server);
   expect(lag).toBeGreaterThanOrEqual(sessionCount * turnsPerSession * whole.length);
   expect(performance.now() - downSince).toBeGreaterThan(downMs * 0.9);
 
@@ -110,5 +104,5 @@ test("the broker is away for three minutes: no turn is refused, and every fact f
     const ids = turns.get(sessionId) ?? [];
     expect(stated.get(sessionId)).toEqual(ids.flatMap((id) => whole.map((change) => `${id} ${TurnChange[change]}`)));
   }
-  await expect.poll(relayLag, { timeout: 30_000 }).toBe(0);
+  await expect.poll(() => relayLagOf(server), { timeout: 30_000 }).toBe(0);
 });
