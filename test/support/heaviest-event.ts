@@ -1,3 +1,4 @@
+import { BinaryWriter } from "@bufbuild/protobuf/wire";
 import type { BusEvent } from "../../services/runtime/bus/event-bus.ts";
 import { maxEventBytes } from "../../services/runtime/bus/fact-rules.ts";
 import { conversationTurns } from "../../services/runtime/bus/topics.ts";
@@ -16,7 +17,7 @@ export interface HeaviestEvent {
 export async function makeHeaviestEvent(orgId = newId("org")): Promise<HeaviestEvent> {
   const sessionId = newId("ses");
   const encode = (padding: number) => {
-    const data = new Uint8Array(padding);
+    const data = new BinaryWriter().bytes(new Uint8Array(padding)).finish();
     const fact = Object.assign(turnFact(orgId, sessionId, 1), { $unknown: [{ no: 999, wireType: 2, data }] });
     return codec.encode(conversationTurns, fact, { orgId });
   };
