@@ -38,6 +38,9 @@ const ready = Buffer.from([0x5a, 0, 0, 0, 5, 0x49]);
 /** A record may go on behind the header of the next page: a half of the hash is enough to find it. */
 const halfBytes = 16;
 
+/** How long strace may take to follow them all, in milliseconds. */
+const attachWithinMs = 60_000;
+
 /** Follows a server and all its processes, those to come included. `stop` ends it when all is on record. */
 export async function traceServer(serverPid: number, file: string): Promise<{ stop(): Promise<void> }> {
   const pids = [serverPid, ...childrenOf(serverPid).map(({ pid }) => pid)];
@@ -47,14 +50,18 @@ export async function traceServer(serverPid: number, file: string): Promise<{ st
   });
   let told = "";
   await new Promise<void>((resolve, reject) => {
+    const late = () => reject(new InfrastructureError(`strace does not attach: ${told}`));
+    const timer = setTimeout(late, attachWithinMs);
     tracer.once("error", (cause) => reject(new InfrastructureError("strace does not start", { cause })));
     tracer.once("exit", () => reject(new InfrastructureError(`strace ended: ${told}`)));
     tracer.stderr?.setEncoding("utf8").on("data", (text: string) => {
       told += text;
-      // A process may have ended since it was listed.
+      // A process may have ended since it was listed, and be gone or not yet waited for: what strace says differs then.
       const isSettled = (pid: number): boolean =>
-        told.includes(`Process ${pid} attached`) || told.includes(`, ${pid}): No such process`);
-      if (pids.every(isSettled)) resolve();
+        told.includes(`Process ${pid} attached`) || told.includes(`, ${pid}): `);
+      if (!pids.every(isSettled)) return;
+      clearTimeout(timer);
+      resolve();
     });
   });
   return {
