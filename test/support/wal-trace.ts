@@ -7,6 +7,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
+import { within } from "../../services/runtime/wait/within.ts";
 import { InfrastructureError } from "./fault-driver.ts";
 import { childrenOf } from "./process-tree.ts";
 
@@ -49,9 +50,7 @@ export async function traceServer(serverPid: number, file: string): Promise<{ st
     stdio: ["ignore", "ignore", "pipe"],
   });
   let told = "";
-  await new Promise<void>((resolve, reject) => {
-    const late = () => reject(new InfrastructureError(`strace does not attach: ${told}`));
-    const timer = setTimeout(late, attachWithinMs);
+  const attached = new Promise<void>((resolve, reject) => {
     tracer.once("error", (cause) => reject(new InfrastructureError("strace does not start", { cause })));
     tracer.once("exit", () => reject(new InfrastructureError(`strace ended: ${told}`)));
     tracer.stderr?.setEncoding("utf8").on("data", (text: string) => {
@@ -59,10 +58,12 @@ export async function traceServer(serverPid: number, file: string): Promise<{ st
       // A process may have ended since it was listed, and be gone or not yet waited for: what strace says differs then.
       const isSettled = (pid: number): boolean =>
         told.includes(`Process ${pid} attached`) || told.includes(`, ${pid}): `);
-      if (!pids.every(isSettled)) return;
-      clearTimeout(timer);
-      resolve();
+      if (pids.every(isSettled)) resolve();
     });
+  });
+  await within(attachWithinMs, attached, () => {
+    tracer.kill("SIGINT");
+    throw new InfrastructureError(`strace does not attach: ${told}`);
   });
   return {
     async stop() {
