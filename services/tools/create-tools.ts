@@ -1,5 +1,5 @@
+import { BoundedMap } from "../runtime/cache/bounded-map.ts";
 import { withBoundaries } from "../runtime/failpoint/failpoint.ts";
-import { BoundedMap } from "../runtime/identity/bounded-map.ts";
 import type { Limits } from "../runtime/identity/limits.ts";
 import { fromUuid } from "../runtime/ids/id.ts";
 import type { Logger } from "../runtime/log/log.ts";

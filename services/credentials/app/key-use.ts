@@ -1,5 +1,5 @@
 import type { Kysely } from "kysely";
-import { BoundedMap } from "../../runtime/identity/bounded-map.ts";
+import { BoundedMap } from "../../runtime/cache/bounded-map.ts";
 import type { Logger } from "../../runtime/log/log.ts";
 import { markUsed } from "../store/key-store.ts";
 import type { CredentialsSchema } from "../store/schema.ts";

@@ -1,5 +1,5 @@
 import { type Kysely, sql } from "kysely";
-import { BoundedMap } from "../../runtime/identity/bounded-map.ts";
+import { BoundedMap } from "../../runtime/cache/bounded-map.ts";
 import type { EntryBody } from "../domain/entry.ts";
 import { decodeEntry, entryKind } from "../store/entry-codec.ts";
 import type { OrchestratorSchema } from "../store/schema.ts";

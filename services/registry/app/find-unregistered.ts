@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import type { BoundedMap } from "../../runtime/identity/bounded-map.ts";
+import type { BoundedMap } from "../../runtime/cache/bounded-map.ts";
 import { assertContractSet, type Contract, subjectsOf } from "../domain/contract-set.ts";
 import type { RegistryView, VersionRow } from "../store/registry-store.ts";
 import type { RegistryDeps } from "./deps.ts";

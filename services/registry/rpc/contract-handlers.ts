@@ -1,7 +1,7 @@
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { ContractCheckService, ContractService } from "@cadre/gen/cadre/registry/v1/contract_pb";
 import type { AuditSink } from "../../runtime/audit/audit-sink.ts";
-import { BoundedMap } from "../../runtime/identity/bounded-map.ts";
+import { BoundedMap } from "../../runtime/cache/bounded-map.ts";
 import { fromUuid } from "../../runtime/ids/id.ts";
 import { type Implementation, implement } from "../../runtime/rpc/implementation.ts";
 import type { RegistryDeps } from "../app/deps.ts";

@@ -1,7 +1,7 @@
 import { create, createFileRegistry, type DescFile, fromBinary } from "@bufbuild/protobuf";
 import { type FileDescriptorProto, FileDescriptorProtoSchema, FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
+import { BoundedMap } from "../cache/bounded-map.ts";
 import { AppError } from "../errors/app-error.ts";
-import { BoundedMap } from "../identity/bounded-map.ts";
 import { wellKnownFiles } from "../reflection/well-known-file.ts";
 import {
   askRegistry,

@@ -1,18 +1,18 @@
 import { hash } from "node:crypto";
 import type { AuthenticationService } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import type { Client } from "@connectrpc/connect";
+import { BoundedMap } from "../cache/bounded-map.ts";
 import { AppError } from "../errors/app-error.ts";
 import { toAppError } from "../errors/failure.ts";
 import type { Logger } from "../log/log.ts";
 import { createTokenBuckets } from "../quota/token-bucket.ts";
+import { createSharedQuestions } from "../wait/shared-question.ts";
 import { isApiKeyText, parseApiKey } from "./api-key.ts";
 import { onBehalfOfCall } from "./asking-call.ts";
 import type { Authentication, Authenticator, IncomingCall } from "./authenticator.ts";
-import { BoundedMap } from "./bounded-map.ts";
 import { type ChangeFeed, isRevoked } from "./change-feed.ts";
 import { assertPrincipal, expiryMs, freezePrincipal } from "./principal.ts";
 import { Refusal, type RefusalCode, refused } from "./refusal.ts";
-import { createSharedQuestions } from "./shared-question.ts";
 
 // Invariants:
 // 1. No answer of credentials, no execution.

@@ -1,8 +1,8 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
 import { readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { BoundedMap } from "../cache/bounded-map.ts";
 import type { ServiceName } from "../mesh/mesh.ts";
-import { BoundedMap } from "./bounded-map.ts";
 import { readPrivateFile } from "./key-file.ts";
 import type { MeshTrust, ProvenService, ServiceIdentity, SigningKey } from "./service-identity.ts";
 import { serviceOfCertificate } from "./spiffe-id.ts";

@@ -1,8 +1,8 @@
 import type { AuthenticationService } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import type { Client } from "@connectrpc/connect";
+import { BoundedMap } from "../cache/bounded-map.ts";
 import { AppError } from "../errors/app-error.ts";
 import type { Logger } from "../log/log.ts";
-import { BoundedMap } from "./bounded-map.ts";
 import type { ChangeFeed } from "./change-feed.ts";
 
 /** The limits of orgs, by name; see the credentials service for the names. */

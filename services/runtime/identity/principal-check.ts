@@ -1,13 +1,13 @@
 import type { AuthenticationService, Principal } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import type { Client } from "@connectrpc/connect";
+import { BoundedMap } from "../cache/bounded-map.ts";
 import { AppError } from "../errors/app-error.ts";
 import { toAppError } from "../errors/failure.ts";
 import { boundary } from "../failpoint/failpoint.ts";
+import { createSharedQuestions } from "../wait/shared-question.ts";
 import { untilAborted } from "../wait/until-aborted.ts";
-import { BoundedMap } from "./bounded-map.ts";
 import { type ChangeFeed, isRevoked } from "./change-feed.ts";
 import { encodePrincipal, freezePrincipal } from "./principal.ts";
-import { createSharedQuestions } from "./shared-question.ts";
 
 /** Says whether a principal that was authenticated before, maybe hours ago, may still act. */
 export interface PrincipalCheck {

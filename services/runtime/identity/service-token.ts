@@ -1,9 +1,9 @@
 import { randomUUID } from "node:crypto";
 import type { Principal } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import { decodeProtectedHeader, errors, jwtVerify, SignJWT } from "jose";
+import { BoundedMap } from "../cache/bounded-map.ts";
 import { AppError } from "../errors/app-error.ts";
 import type { ServiceName } from "../mesh/mesh.ts";
-import { BoundedMap } from "./bounded-map.ts";
 import { decodePrincipal, encodePrincipal } from "./principal.ts";
 import { Refusal, type RefusalCode, refused } from "./refusal.ts";
 import type { KeyProof, MeshTrust, ProvenService, ServiceIdentity, SigningKey } from "./service-identity.ts";

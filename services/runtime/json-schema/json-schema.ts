@@ -3,6 +3,7 @@ import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
 import { Ajv2020, type ErrorObject, type ValidateFunction } from "ajv/dist/2020.js";
 import type { AddedFormat, AnySchema, Format } from "ajv/dist/types/index.js";
 import { fullFormats } from "ajv-formats/dist/formats.js";
+import { BoundedMap } from "../cache/bounded-map.ts";
 import { AppError, type FieldViolation } from "../errors/app-error.ts";
 import { canonicalJson } from "./canonical-json.ts";
 import { type CheckedSchema, checkSchema, depthExceeds, escapePointer, referenceMark } from "./check-schema.ts";
@@ -28,7 +29,7 @@ export interface CompileJsonSchemaOptions {
 
 const maxCached = 1_000;
 /** Compiled schemas by digest, the one used last at the end. */
-const cache = new Map<string, CompiledJsonSchema>();
+const cache = new BoundedMap<string, CompiledJsonSchema>(maxCached);
 
 /**
  * Compiles a JSON Schema (2020-12, formats checked, unknown keywords ignored).
@@ -46,17 +47,9 @@ export function compileJsonSchema(schema: JsonObject, options: CompileJsonSchema
   if (checked.violations.length > 0) throw invalidSchema(checked.violations);
   const digest = createHash("sha256").update(canonicalJson(schema)).digest("hex");
   const known = cache.get(digest);
-  if (known !== undefined) {
-    cache.delete(digest);
-    cache.set(digest, known);
-    return known;
-  }
+  if (known !== undefined) return known;
   const compiled = compile(schema, checked, field);
   cache.set(digest, compiled);
-  for (const oldest of cache.keys()) {
-    if (cache.size <= maxCached) break;
-    cache.delete(oldest);
-  }
   return compiled;
 }
 

@@ -1,4 +1,4 @@
-import { BoundedMap } from "../identity/bounded-map.ts";
+import { BoundedMap } from "../cache/bounded-map.ts";
 
 /** How fast a bucket fills, and how much it holds. */
 export interface Rate {

@@ -1,8 +1,8 @@
 import { AuditDecision } from "@cadre/gen/cadre/credentials/v1/audit_pb";
 import type { DenialLog } from "../../runtime/audit/denial-log.ts";
+import { BoundedMap } from "../../runtime/cache/bounded-map.ts";
 import type { FailureReason } from "../../runtime/errors/app-error.ts";
 import { toAppError } from "../../runtime/errors/failure.ts";
-import { BoundedMap } from "../../runtime/identity/bounded-map.ts";
 import { fromUuid } from "../../runtime/ids/id.ts";
 import { traceIdOf } from "../../runtime/telemetry/traceparent.ts";
 import type { Outcome } from "../domain/call.ts";

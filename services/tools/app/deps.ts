@@ -1,4 +1,4 @@
-import type { BoundedMap } from "../../runtime/identity/bounded-map.ts";
+import type { BoundedMap } from "../../runtime/cache/bounded-map.ts";
 import type { Limits } from "../../runtime/identity/limits.ts";
 import type { Logger } from "../../runtime/log/log.ts";
 import type { CallStore } from "../store/call-store.ts";

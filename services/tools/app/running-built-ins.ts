@@ -1,4 +1,5 @@
 import type { JsonObject } from "@bufbuild/protobuf";
+import { BoundedMap } from "../../runtime/cache/bounded-map.ts";
 import { AppError } from "../../runtime/errors/app-error.ts";
 import { toAppError } from "../../runtime/errors/failure.ts";
 import type { Logger } from "../../runtime/log/log.ts";
@@ -34,8 +35,8 @@ export class RunningBuiltIns {
   readonly #wakeUps: WakeUps;
   readonly #log: Logger;
   readonly #running = new Map<string, Running>();
-  /** How far calls had got that ended here, by key, the newest last; for those who cancel too late. */
-  readonly #ended = new Map<string, Progress>();
+  /** How far calls had got that ended here, by key; for those who cancel too late. */
+  readonly #ended = new BoundedMap<string, Progress>(maxEnded);
 
   constructor(wakeUps: WakeUps, log: Logger) {
     this.#wakeUps = wakeUps;
@@ -105,11 +106,6 @@ export class RunningBuiltIns {
   #remember({ orgId, key }: BuiltInRun, progress: Progress): void {
     if (key === undefined) return;
     this.#ended.set(`${orgId} ${key}`, progress);
-    if (this.#ended.size <= maxEnded) return;
-    for (const oldest of this.#ended.keys()) {
-      this.#ended.delete(oldest);
-      return;
-    }
   }
 
   #failed(run: BuiltInRun, thrown: unknown): Outcome {

@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { GraphSchema, type Graph as ProtoGraph } from "@cadre/gen/cadre/orchestrator/v1/graph_pb";
 import { PinnedToolSchema } from "@cadre/gen/cadre/tools/v1/tool_pb";
-import { BoundedMap } from "../../../runtime/identity/bounded-map.ts";
+import { BoundedMap } from "../../../runtime/cache/bounded-map.ts";
 import type { PinnedTool } from "../../domain/entry.ts";
 import { checkGraph } from "../../domain/graph/check-graph.ts";
 import type { Graph } from "../../domain/graph/graph.ts";

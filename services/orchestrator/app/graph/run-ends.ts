@@ -1,4 +1,4 @@
-import { BoundedMap } from "../../../runtime/identity/bounded-map.ts";
+import { BoundedMap } from "../../../runtime/cache/bounded-map.ts";
 import type { GraphEnd } from "../../domain/entry.ts";
 
 /** How a run ended. */

@@ -2,7 +2,7 @@ import type { Message } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { FieldUseService } from "@cadre/gen/cadre/registry/v1/field_use_pb";
 import type { Client } from "@connectrpc/connect";
-import { BoundedMap } from "../../identity/bounded-map.ts";
+import { BoundedMap } from "../../cache/bounded-map.ts";
 import type { Logger } from "../../log/log.ts";
 import { envelopeHeader } from "../envelope.ts";
 import type { BusEvent } from "../event-bus.ts";

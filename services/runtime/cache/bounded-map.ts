@@ -4,6 +4,8 @@
  */
 export class BoundedMap<K, V> {
   readonly #entries = new Map<K, V>();
+  /** Goes through the entries once, behind it there are none: a new iterator would pass all that were deleted. */
+  readonly #oldest = this.#entries.keys();
   readonly #maxEntries: number;
   /** Of the entry that was read or written last, which is in its place already. */
   #newest: K | undefined;
@@ -31,10 +33,8 @@ export class BoundedMap<K, V> {
     this.#entries.set(key, value);
     this.#newest = key;
     if (this.#entries.size <= this.#maxEntries) return;
-    for (const oldest of this.#entries.keys()) {
-      this.#entries.delete(oldest);
-      return;
-    }
+    const { value: oldest } = this.#oldest.next();
+    if (oldest !== undefined) this.#entries.delete(oldest);
   }
 
   delete(key: K): void {
