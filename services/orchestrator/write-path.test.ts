@@ -24,9 +24,10 @@ import {
 import { createTestDatabase, type TestDatabase } from "../../test/support/postgres.ts";
 import { AppError } from "../runtime/errors/app-error.ts";
 import { toAppError } from "../runtime/errors/failure.ts";
-import { toUuid } from "../runtime/ids/id.ts";
+import { newId, toUuid } from "../runtime/ids/id.ts";
 import type { Logger } from "../runtime/log/log.ts";
 import { describeSchema, migrate, migrateDown } from "../runtime/postgres/migrator.ts";
+import { emptyChain } from "./domain/chain.ts";
 import { shardOf } from "./domain/shard.ts";
 import type { AppendOutcome, AppendStore, Batch } from "./store/append-store.ts";
 import { migrations } from "./store/migrations/index.ts";
@@ -233,7 +234,7 @@ describe("a writer that was replaced", () => {
             '{}','{}','{}','{}','{}','{}','{}','{}','{}','{}','{}', '{}','{}','{}','{}','{}',
             '{}','{}','{}','{}','{}','{}','{}','{}',
             array['${sessionId}']::uuid[], array[0]::bigint[], array[1]::bigint[], '{0}','{0}','{0}','{0}','{0}','{f}',
-            array['${sessionId}']::uuid[], array[1]::bigint[], array['x'::bytea], '{}','{}', '{}','{}','{}','{}','{}', '')`,
+            array[1], array[1]::bigint[], array['x'::bytea], '{}','{}', '{}','{}','{}','{}','{}', '')`,
           [String(writer), rows[0].n],
         );
         return "stored";
@@ -281,6 +282,57 @@ describe("a writer that was replaced", () => {
     const { rows } = await asSuperuser(`select count(*) from entry where writer = ${writer}`);
     return Number(rows[0].count);
   }
+});
+
+describe("append", () => {
+  test("finds its rows by their keys, however many came since its plans were made", async () => {
+    const world = await start({ leaseMs: 60_000 });
+    const writer = writerOf(world);
+    const client = new pg.Client(database.url);
+    await client.connect();
+    const orgUuid = toUuid("org", newId("org"));
+    /** Appends a run that begins, ends with its second entry, and says how many rows of `run` that read. */
+    const append = async (): Promise<number> => {
+      const runUuid = toUuid("run", newId("run"));
+      const shard = shardOf(runUuid);
+      const before = await rowsRead();
+      await client.query(
+        `select append($1, (select batch from writer where writer = $1), array[$2::smallint],
+          (select array[epoch] from shard where shard = $2::smallint),
+          array[$3]::uuid[], array[$3]::uuid[], array[$2]::smallint[], array[$4]::uuid[], array[null]::uuid[],
+          array[null]::uuid[], array[null]::int[], array['n'], array['{}'], array[null]::uuid[], array[''::bytea],
+          array[1, 1], array[1, 2], array[10, 26]::smallint[], array['a'::bytea, 'b'::bytea], array['h'::bytea, 'i'::bytea],
+          array[$3]::uuid[], array[0], array[$5]::bytea[], array[2], array['i'::bytea],
+          array[4]::smallint[], array[null]::timestamptz[], array[null]::bytea[],
+          '{}','{}','{}','{}','{}','{}','{}','{}','{}', '{}','{}','{}', '{}','{}', '{}','{}','{}','{}','{}', null)`,
+        [String(writer), shard, runUuid, orgUuid, Buffer.from(emptyChain)],
+      );
+      return (await rowsRead()) - before;
+    };
+    const rowsRead = async (): Promise<number> => {
+      const { rows } = await client.query(
+        "select seq_tup_read + idx_tup_fetch as n from pg_stat_xact_user_tables where relid = 'run'::regclass",
+      );
+      return Number(rows[0].n);
+    };
+    try {
+      await client.query("begin");
+      await client.query("set search_path = orchestrator");
+      // What PostgreSQL plans with from here on is a table of one run that has ended.
+      await append();
+      await client.query("analyze run");
+      for (let calls = 0; calls < 8; calls++) await append();
+      await client.query(
+        `insert into run (run_id, org_id, root_id, shard, name, labels, view)
+          select id, $1, id, 0, '', '{}', '' from (select gen_random_uuid() as id from generate_series(1, 5000)) x`,
+        [orgUuid],
+      );
+      expect(await append()).toBeLessThan(10);
+    } finally {
+      await client.query("rollback");
+      await client.end();
+    }
+  });
 });
 
 test("what is due at once is woken, however long its commit takes", async () => {

@@ -28,6 +28,8 @@ export class PostgresAppendStore implements AppendStore {
 
   async append(writer: bigint, batch: Batch): Promise<AppendOutcome> {
     const { newRuns, entries, heads, sessions, events, replies, answered } = batch;
+    const headOf = placesOf(heads.map((head) => head.runId));
+    const sessionOf = placesOf(sessions.map((session) => session.sessionId));
     try {
       const statement = sql<{ pos_before: bigint; relayed_before: bigint }>`/* prepared: append */ select * from append(
         ${writer}::bigint, ${batch.number}::bigint,
@@ -38,7 +40,7 @@ export class PostgresAppendStore implements AppendStore {
         ${newRuns.map((run) => run.ordinal ?? null)}::int[], ${newRuns.map((run) => run.name)}::text[],
         ${newRuns.map((run) => JSON.stringify(run.labels))}::text[],
         ${newRuns.map((run) => run.scheduleId ?? null)}::uuid[], ${newRuns.map((run) => bytes(run.view))}::bytea[],
-        ${entries.map((entry) => entry.runId)}::uuid[], ${entries.map((entry) => entry.seq)}::int[],
+        ${entries.map((entry) => headOf(entry.runId))}::int[], ${entries.map((entry) => entry.seq)}::int[],
         ${entries.map((entry) => entry.kind)}::smallint[], ${entries.map((entry) => bytes(entry.body))}::bytea[],
         ${entries.map((entry) => bytes(entry.hash))}::bytea[],
         ${heads.map((head) => head.runId)}::uuid[], ${heads.map((head) => head.from)}::int[],
@@ -53,7 +55,7 @@ export class PostgresAppendStore implements AppendStore {
         ${sessions.map((session) => session.usage.toolCalls)}::int[],
         ${sessions.map((session) => Math.round(session.usage.durationMs))}::bigint[],
         ${sessions.map((session) => session.deleted)}::boolean[],
-        ${events.map((event) => event.sessionId)}::uuid[], ${events.map((event) => event.seq)}::bigint[],
+        ${events.map((event) => sessionOf(event.sessionId))}::int[], ${events.map((event) => event.seq)}::bigint[],
         ${events.map((event) => bytes(event.body))}::bytea[],
         ${replies.map((reply) => reply.commandId)}::uuid[], ${replies.map((reply) => bytes(reply.reply))}::bytea[],
         ${answered.map((command) => command.rootId)}::uuid[], ${answered.map((command) => command.method)}::text[],
@@ -106,6 +108,12 @@ function outcomeOf(cause: unknown): AppendOutcome {
     }
   }
   return { type: "unknown", cause };
+}
+
+/** Where each of some ids stands in an array of PostgreSQL; null for any other, which has no place to be stored in. */
+function placesOf(ids: readonly string[]): (id: string) => number | null {
+  const places = new Map(ids.map((id, index) => [id, index + 1]));
+  return (id) => places.get(id) ?? null;
 }
 
 function bytes(value: Uint8Array): Buffer {

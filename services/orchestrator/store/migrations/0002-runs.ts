@@ -13,7 +13,7 @@ export const migration: Migration = {
   destructive: false,
   up: async (db) => {
     await sql.raw(`drop function append`).execute(db);
-    for (const statement of [...changes, append, parkDamaged, ...rights]) await sql.raw(statement).execute(db);
+    for (const statement of [...changes, appendForRuns, parkDamaged, ...rights]) await sql.raw(statement).execute(db);
   },
   down: async (db) => {
     for (const statement of undo) await sql.raw(statement).execute(db);
@@ -49,7 +49,7 @@ const changes: readonly string[] = [
   `alter table inbox rename column session_id to root_id`,
 ];
 
-const append = `create function append(
+export const appendForRuns = `create function append(
     w bigint, expected_batch bigint, shards smallint[], epochs bigint[],
     n_run uuid[], n_root uuid[], n_shard smallint[], n_org uuid[], n_session uuid[], n_parent uuid[], n_ordinal int[],
     n_name text[], n_labels text[], n_schedule uuid[], n_view bytea[],
