@@ -19,7 +19,7 @@ import type { Entry, EntryBody } from "./domain/entry.ts";
 import { placeKey } from "./domain/graph-run.ts";
 import type { Json } from "./domain/json.ts";
 import { createScriptedModel } from "./models/scripted.ts";
-import { hasEnded, type RunState } from "./store/append-store.ts";
+import { type AppendStore, hasEnded, type RunState } from "./store/append-store.ts";
 import { decodeEntry } from "./store/entry-codec.ts";
 import { fromProtoGraph } from "./store/graph-codec.ts";
 
@@ -374,7 +374,62 @@ describe("steps that change nothing", () => {
     expect(await world.ended(runId)).toMatchObject({ state: "succeeded" });
     expect(calls).toEqual(["look 1", "look 1", "act 1"]);
   });
+
+  test("begin while their run is being accepted, and what acts waits for that", async () => {
+    const calls: string[] = [];
+    const { promise: released, resolve: release } = Promise.withResolvers<void>();
+    await using world = await World.start({
+      tools: pureTools(calls),
+      wrapAppendStore: (inner) =>
+        storeOf(inner, async (writer, batch) => {
+          if (batch.newRuns.length > 0) await released;
+          return await inner.append(writer, batch);
+        }),
+    });
+    const started = world.run({
+      name: "two",
+      steps: [step("one", "look"), step("two", "look", "one"), step("three", "act"), step("four", "act", "two")],
+    });
+    await until(() => calls.length === 2);
+    expect(await Promise.race([started, "not accepted"])).toBe("not accepted");
+    expect(calls).toEqual(["look 1", "look 1"]);
+    release();
+    expect(await world.ended(await started)).toMatchObject({ state: "succeeded" });
+    expect(calls.toSorted()).toEqual(["act 1", "act 1", "look 1", "look 1"]);
+  });
+
+  test("are made once, also where the batch is cut in two that accepts their run", async () => {
+    const calls: string[] = [];
+    let cut = 0;
+    await using world = await World.start({
+      tools: pureTools(calls),
+      wrapAppendStore: (inner) =>
+        storeOf(inner, async (writer, batch) => {
+          if (batch.newRuns.length <= 1) return await inner.append(writer, batch);
+          cut += 1;
+          // Not before the steps are over that it began.
+          await until(() => calls.length === 10);
+          return { type: "refused", why: "invalid", cause: new Error("too many") };
+        }),
+    });
+    const graph = {
+      name: "three",
+      steps: [step("one", "look"), step("two", "look", "one"), step("three", "act", "two")],
+    };
+    const runs = await Promise.all(Array.from({ length: 5 }, () => world.run(graph)));
+    for (const runId of runs) {
+      expect(await world.ended(runId)).toMatchObject({ state: "succeeded" });
+      expect(places(await world.entries(runId), "graph.step.succeeded")).toEqual(["one", "two", "three"]);
+    }
+    expect(cut).toBeGreaterThan(0);
+    expect(calls.filter((call) => call === "look 1")).toHaveLength(10);
+  });
 });
+
+/** A store that appends in another way. */
+function storeOf(inner: AppendStore, append: AppendStore["append"]): AppendStore {
+  return { append, position: (writer) => inner.position(writer), heads: (runIds) => inner.heads(runIds) };
+}
 
 describe("what fails", () => {
   test("is tried again with the same key, and then fails the run", async () => {

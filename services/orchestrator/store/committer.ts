@@ -60,6 +60,8 @@ export interface Change {
   readonly answered?: Omit<AnsweredCommand, "rootId">;
   /** Nothing that is submitted later builds on it. */
   readonly standsAlone?: boolean;
+  /** Told once, when it is on its way, together with what shares its batch. It may be refused nevertheless. */
+  readonly onSent?: () => void;
 }
 
 /** What a run's row says beside its head. */
@@ -130,6 +132,8 @@ interface Waiting {
   readonly events: readonly Uint8Array[];
   readonly bytes: number;
   readonly head: RootHead;
+  /** Until it is told. */
+  onSent: (() => void) | undefined;
   readonly resolve: (events: readonly SessionEvent[]) => void;
   readonly reject: (error: AppError) => void;
 }
@@ -264,7 +268,7 @@ export class Committer {
     for (const { view } of change.standings ?? []) bytes += view?.length ?? 0;
     this.#queuedBytes += bytes;
     return new Promise((resolve, reject) => {
-      this.#queue.push({ change, entries, events, bytes, head, resolve, reject });
+      this.#queue.push({ change, entries, events, bytes, head, onSent: change.onSent, resolve, reject });
       if (!this.#running) {
         this.#running = true;
         void this.#run();
@@ -328,7 +332,16 @@ export class Committer {
       return;
     }
     this.#storingSinceMs = performance.now();
-    const failure = await this.#append(prepared.batch);
+    const appending = this.#append(prepared.batch);
+    if (live.some(({ onSent }) => onSent !== undefined)) {
+      // What they begin must not hold up the batch.
+      await nextTurn();
+      for (const item of live) {
+        item.onSent?.();
+        item.onSent = undefined;
+      }
+    }
+    const failure = await appending;
     this.#storingSinceMs = Number.POSITIVE_INFINITY;
     if (failure === undefined) {
       prepared.apply();

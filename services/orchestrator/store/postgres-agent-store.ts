@@ -6,10 +6,11 @@ import {
   AgentDefinitionSchema,
   AgentSchema,
 } from "@cadre/gen/cadre/orchestrator/v1/agent_pb";
-import { type Compilable, type Selectable, sql, type Transaction } from "kysely";
-import { BoundedMap } from "../../runtime/identity/bounded-map.ts";
+import { type Selectable, sql, type Transaction } from "kysely";
+import { BoundedMap } from "../../runtime/cache/bounded-map.ts";
 import { fromUuid } from "../../runtime/ids/id.ts";
 import type { Database } from "../../runtime/postgres/database.ts";
+import { createSharedQuestions } from "../../runtime/wait/shared-question.ts";
 import type { AgentStore } from "./agent-store.ts";
 import type { OrchestratorSchema } from "./schema.ts";
 
@@ -22,6 +23,7 @@ const maxDefinitions = 256;
 export class PostgresAgentStore implements AgentStore {
   readonly #database: Database<OrchestratorSchema>;
   readonly #definitions = new BoundedMap<string, AgentDefinition>(maxDefinitions);
+  readonly #lookUps = createSharedQuestions<Agent | undefined>();
 
   constructor(database: Database<OrchestratorSchema>) {
     this.#database = database;
@@ -58,11 +60,11 @@ export class PostgresAgentStore implements AgentStore {
   }
 
   find(orgId: string, agentId: string) {
-    return this.#findOne(orgId, this.#database.engine.selectFrom("agent").selectAll().where("agent_id", "=", agentId));
+    return this.#findOne(orgId, "agent_id", agentId);
   }
 
   findByName(orgId: string, name: string) {
-    return this.#findOne(orgId, this.#database.engine.selectFrom("agent").selectAll().where("name", "=", name));
+    return this.#findOne(orgId, "name", name);
   }
 
   list(orgId: string, after: string, limit: number) {
@@ -78,9 +80,13 @@ export class PostgresAgentStore implements AgentStore {
     });
   }
 
-  async #findOne(orgId: string, query: Compilable<AgentRow>): Promise<Agent | undefined> {
-    const [[row]] = await this.#database.batchAsOrg(orgId, [query.compile()]);
-    return row === undefined ? undefined : this.#toAgent(row);
+  /** Runs that start at once ask for the same agent: whoever comes while it is looked up shares the next look. */
+  #findOne(orgId: string, by: "agent_id" | "name", value: string): Promise<Agent | undefined> {
+    return this.#lookUps.askFromNow(`${orgId} ${by} ${value}`, async () => {
+      const query = this.#database.engine.selectFrom("agent").selectAll().where(by, "=", value);
+      const [[row]] = await this.#database.batchAsOrg(orgId, [query.compile()]);
+      return row === undefined ? undefined : this.#toAgent(row);
+    });
   }
 
   async #byName(transaction: Transaction<OrchestratorSchema>, name: string): Promise<Agent> {

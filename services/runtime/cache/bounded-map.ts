@@ -4,7 +4,7 @@
  */
 export class BoundedMap<K, V> {
   readonly #entries = new Map<K, V>();
-  /** Goes through the entries once, behind it there are none: a new iterator would pass all that were deleted. */
+  /** Stands before the oldest entry. A new iterator would have to pass all that were deleted. */
   readonly #oldest = this.#entries.keys();
   readonly #maxEntries: number;
   /** Of the entry that was read or written last, which is in its place already. */

@@ -276,17 +276,33 @@ export class GraphExecutor implements AttemptHost {
       queue.push(...follows.bodies);
       begins.push(...follows.begins);
     }
-    const ahead: Begin[] = [];
-    const later: Begin[] = [];
-    for (const begin of begins) (this.#mayBeginAhead(begin) ? ahead : later).push(begin);
+    const [ahead, later] = this.#divide(begins);
     const stored = this.#store(all, atMs, later, more, ahead.length > 0);
-    for (const begin of ahead) this.#begin(begin);
+    this.#beginAll(ahead);
     return stored;
   }
 
-  /** Stores the first entries of a run, that are folded already. */
-  async begin(bodies: readonly EntryBody[], atMs: number, more: StoredWith): Promise<void> {
-    await this.#store(bodies, atMs, [{ what: "whole" }], more, false);
+  /** Stores the first entries of a run, that are folded already, and begins it. */
+  begin(bodies: readonly EntryBody[], atMs: number, more: StoredWith): Promise<void> {
+    const { run } = this;
+    const ready = run.plan.nodes.filter(
+      (node) => run.steps[node.position]?.endedAtMs === undefined && run.isReady(node),
+    );
+    const begins = ready.map((node): Begin => ({ what: "step", node }));
+    const [ahead, later] = this.#divide(begins);
+    // A fork may have carried everything over.
+    if (begins.length === 0) later.push({ what: "whole" });
+    // Runs that are accepted together go on together: that costs about a fifth less than one after the other.
+    const onSent = ahead.length === 0 ? {} : { onSent: () => this.#beginAll(ahead) };
+    return this.#store(bodies, atMs, later, { ...more, ...onSent }, ahead.length > 0);
+  }
+
+  /** 1: what begins at once, and what when the change is committed that made it ready. */
+  #divide(begins: readonly Begin[]): [ahead: Begin[], later: (Begin | Whole)[]] {
+    const ahead: Begin[] = [];
+    const later: Begin[] = [];
+    for (const begin of begins) (this.#mayBeginAhead(begin) ? ahead : later).push(begin);
+    return [ahead, later];
   }
 
   async #store(
@@ -310,13 +326,17 @@ export class GraphExecutor implements AttemptHost {
       onEnded(this);
       return;
     }
-    for (const begin of begins) this.#begin(begin); // 1
+    this.#beginAll(begins); // 1
     this.#maybeQuiet();
   }
 
   /** Whether attempts are under way. */
   get #busy(): boolean {
     return this.#attempts.size > 0;
+  }
+
+  #beginAll(begins: readonly (Begin | Whole)[]): void {
+    for (const begin of begins) this.#begin(begin);
   }
 
   #begin({ what, node }: Begin | Whole): void {

@@ -13,7 +13,7 @@ import { runState } from "../../store/append-store.ts";
 import type { Change, Committer, RunStanding } from "../../store/committer.ts";
 
 /** What is stored with the entries of a run. */
-export type StoredWith = Pick<Change, "newRun" | "reply" | "answered" | "standsAlone">;
+export type StoredWith = Pick<Change, "newRun" | "reply" | "answered" | "standsAlone" | "onSent">;
 
 /** Writes the runs under a root through the committer. */
 export class RunJournal {
