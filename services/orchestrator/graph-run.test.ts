@@ -391,7 +391,7 @@ describe("steps that change nothing", () => {
       steps: [step("one", "look"), step("two", "look", "one"), step("three", "act"), step("four", "act", "two")],
     });
     await until(() => calls.length === 2);
-    expect(await Promise.race([started, "not accepted"])).toBe("not accepted");
+    expect(await Promise.race([started, Promise.resolve("not accepted")])).toBe("not accepted");
     expect(calls).toEqual(["look 1", "look 1"]);
     release();
     expect(await world.ended(await started)).toMatchObject({ state: "succeeded" });

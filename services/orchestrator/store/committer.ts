@@ -60,7 +60,7 @@ export interface Change {
   readonly answered?: Omit<AnsweredCommand, "rootId">;
   /** Nothing that is submitted later builds on it. */
   readonly standsAlone?: boolean;
-  /** Told once, when it is on its way, together with what shares its batch. It may be refused nevertheless. */
+  /** Told once, when it is on its way, together with what shares its batch. It may be refused nevertheless. Must not throw. */
   readonly onSent?: () => void;
 }
 

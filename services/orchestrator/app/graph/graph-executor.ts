@@ -293,7 +293,7 @@ export class GraphExecutor implements AttemptHost {
     // A fork may have carried everything over.
     if (begins.length === 0) later.push({ what: "whole" });
     // Runs that are accepted together go on together: that costs about a fifth less than one after the other.
-    const onSent = ahead.length === 0 ? {} : { onSent: () => this.#beginAll(ahead) };
+    const onSent = ahead.length === 0 ? {} : { onSent: () => this.#beginSent(ahead) };
     return this.#store(bodies, atMs, later, { ...more, ...onSent }, ahead.length > 0);
   }
 
@@ -333,6 +333,15 @@ export class GraphExecutor implements AttemptHost {
   /** Whether attempts are under way. */
   get #busy(): boolean {
     return this.#attempts.size > 0;
+  }
+
+  /** Never throws: it is told by who stores for all. */
+  #beginSent(begins: readonly Begin[]): void {
+    try {
+      this.#beginAll(begins);
+    } catch (error) {
+      this.#broken(error);
+    }
   }
 
   #beginAll(begins: readonly (Begin | Whole)[]): void {
