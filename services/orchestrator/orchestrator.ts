@@ -34,6 +34,7 @@ import { Scheduler } from "./schedule/scheduler.ts";
 import { PostgresAnswerStore } from "./store/answer-store.ts";
 import type { AppendStore } from "./store/append-store.ts";
 import { PostgresInboxStore } from "./store/inbox-store.ts";
+import { KnownAgents } from "./store/known-agents.ts";
 import { type OwnershipStore, PostgresOwnershipStore } from "./store/ownership-store.ts";
 import { createPayloads } from "./store/payloads.ts";
 import { PostgresAgentStore } from "./store/postgres-agent-store.ts";
@@ -68,7 +69,7 @@ export interface OrchestratorOptions {
   readonly previousWritersAreDead: boolean;
   /** Whether peers refuse what this process sends, because its clock is not theirs. Default: they do not. */
   readonly hasWrongClock?: () => boolean;
-  /** Whether no other process can be there: nobody is notified then. Default: there may be. */
+  /** Whether no other process can be there: nobody is notified then, and agents are remembered. Default: there may be. */
   readonly alone?: boolean;
   /** Milliseconds since the epoch. Default: the system's clock. */
   readonly now?: () => number;
@@ -99,7 +100,8 @@ export function createOrchestrator(options: OrchestratorOptions): Orchestrator {
     parkDamaged: "run.park",
     listOpen: "journal.list-open",
   });
-  const agents = new PostgresAgentStore(database);
+  const stored = new PostgresAgentStore(database);
+  const agents = options.alone === true ? new KnownAgents(stored) : stored;
   const append = new PostgresAppendStore(database);
   const agentDeps = { agents, models, defaultModel };
   const payloads = withBoundaries(createPayloads(database, options.blobs), {
