@@ -2,7 +2,7 @@ import { type Failpoint, failpoints as places } from "../../services/runtime/fai
 import type { Topology } from "../support/cadre.ts";
 import { describeVerdict, type Verdict } from "../support/checker.ts";
 import { connectToEmbedded } from "../support/embedded-witness.ts";
-import { type FailpointAction, type Failpoints, openFailpoints } from "../support/failpoints.ts";
+import { type Armed, type FailpointAction, type Failpoints, openFailpoints } from "../support/failpoints.ts";
 import { InfrastructureError, type Random, reach, say, seededRandom } from "../support/fault-driver.ts";
 import { type FaultWorld, startFaultWorld } from "../support/fault-world.ts";
 import { insist } from "../support/insist.ts";
@@ -228,7 +228,7 @@ class Scene {
     const pids = trigger === "start" || trigger === "damage" ? [] : await this.#owners();
     for (const pid of pids) {
       if (trigger === "lost-commit") await this.#points.arm(pid, { name: "journal.append", action: "lose", nth: 1 });
-      for (const order of orders) await this.#points.arm(pid, order);
+      for (const order of orders) await this.#tell(pid, order);
     }
     let run: Promise<unknown> = Promise.resolve();
     switch (trigger) {
@@ -261,12 +261,15 @@ class Scene {
     await run;
     // Of two that were told one may not have come there.
     for (const pid of this.#topology === "mesh" ? this.#world.orchestrators() : []) {
-      for (const order of orders) {
-        await this.#points.arm(pid, { ...order, nth: 0 }).catch((error: NodeJS.ErrnoException) => {
-          if (!killedMeanwhile.has(error.code ?? "")) throw error;
-        });
-      }
+      for (const order of orders) await this.#tell(pid, { ...order, nth: 0 });
     }
+  }
+
+  /** Tells a process what to do; it may do it, and be dead by that, before it answers. */
+  async #tell(pid: number, order: Armed): Promise<void> {
+    await this.#points.arm(pid, order).catch((error: NodeJS.ErrnoException) => {
+      if (!killedMeanwhile.has(error.code ?? "")) throw error;
+    });
   }
 
   /** Starts runs, one after the other, until the place was reached. */

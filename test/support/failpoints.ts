@@ -56,7 +56,10 @@ export function openFailpoints(): Failpoints {
     const socket = connect(join(directory, `${pid}.sock`));
     await once(socket, "connect");
     socket.write(`${JSON.stringify(order)}\n`);
-    return JSON.parse(await text(socket)) as Partial<Record<Failpoint, number>>;
+    const answer = await text(socket);
+    if (answer === "")
+      throw Object.assign(new Error(`process ${pid} ended before it answered`), { code: "ECONNRESET" });
+    return JSON.parse(answer) as Partial<Record<Failpoint, number>>;
   }
   return {
     environment: {
