@@ -5,6 +5,7 @@ import { serveMethods } from "../rpc/invoke.ts";
 import { defaultMessageLimits, type MessageLimits } from "../rpc/message-codec.ts";
 import { Roster } from "../rpc/roster.ts";
 import { createWireTransport } from "../rpc/wire-transport.ts";
+import { memoryCodec } from "./memory-codec.ts";
 import type { MemoryPeer } from "./memory-peer.ts";
 import { createMemoryWire } from "./memory-wire.ts";
 
@@ -14,7 +15,8 @@ export interface MemoryMeshOptions {
 
 /**
  * The mesh within one process: the same handlers and interceptors as between
- * processes, and the same promises. Messages are encoded and decoded both ways.
+ * processes, and the same promises. Messages are copied, with what encoding and
+ * decoding them would have made of them.
  */
 export function createMemoryMesh(options: MemoryMeshOptions = {}): Mesh {
   const limits = options.limits ?? defaultMessageLimits;
@@ -31,7 +33,7 @@ export function createMemoryMesh(options: MemoryMeshOptions = {}): Mesh {
       if (peers.has(name)) throw new TypeError(`${name} serves already`);
       let onCallEnd = (): void => {};
       const peer: MemoryPeer = {
-        methods: serveMethods(implementations, interceptors, limits),
+        methods: serveMethods(implementations, interceptors, memoryCodec, limits),
         running: new Roster(),
         onCallEnd: () => onCallEnd(),
       };

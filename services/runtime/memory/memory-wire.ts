@@ -12,18 +12,19 @@ import {
 } from "../rpc/invoke.ts";
 import type { OutgoingCall, Wire } from "../rpc/wire-transport.ts";
 import { MemoryCall } from "./memory-call.ts";
+import { type Handed, memoryCodec } from "./memory-codec.ts";
 import type { MemoryPeer } from "./memory-peer.ts";
 
 /**
  * Carries calls to a peer within the process. As over a network, nothing but
- * bytes, headers and the codes and details of errors crosses; deadline and
+ * copies of messages, headers and the codes and details of errors crosses; deadline and
  * cancellation end the caller's side at once, whatever the handler does.
  *
  * @param name the peer's name, for messages
  * @param find the peer, if it serves now
  */
-export function createMemoryWire(name: string, find: () => MemoryPeer | undefined): Wire {
-  const reach = (call: OutgoingCall): { readonly peer: MemoryPeer; readonly served: ServedMethod } => {
+export function createMemoryWire(name: string, find: () => MemoryPeer | undefined): Wire<Handed> {
+  const reach = (call: OutgoingCall): { readonly peer: MemoryPeer; readonly served: ServedMethod<Handed> } => {
     if (call.signal?.aborted === true) throw abortFailure(call.signal.reason);
     const peer = find();
     if (peer === undefined) throw new ConnectError(`${name} does not serve`, Code.Unavailable);
@@ -33,6 +34,7 @@ export function createMemoryWire(name: string, find: () => MemoryPeer | undefine
     return { peer, served };
   };
   return {
+    codec: memoryCodec,
     async unary(call, request) {
       const { peer, served } = reach(call);
       if (served.kind !== "unary")
@@ -49,16 +51,16 @@ export function createMemoryWire(name: string, find: () => MemoryPeer | undefine
 
 function callUnary(
   peer: MemoryPeer,
-  served: ServedUnary,
+  served: ServedUnary<Handed>,
   outgoing: OutgoingCall,
-  request: Uint8Array,
-): Promise<UnaryAnswer> {
+  request: Handed,
+): Promise<UnaryAnswer<Handed>> {
   return new Promise((resolve, reject) => {
     const call = new MemoryCall(peer, outgoing, reject);
     served.answer(call.incoming, request).then(
-      ({ header, trailer, bytes }) => {
+      ({ header, trailer, packed }) => {
         if (call.complete())
-          resolve({ header: CallHeader.crossed(header), trailer: CallHeader.crossed(trailer), bytes });
+          resolve({ header: CallHeader.crossed(header), trailer: CallHeader.crossed(trailer), packed });
       },
       (thrown: unknown) => call.answerFailure(thrown),
     );
@@ -67,10 +69,10 @@ function callUnary(
 
 function callStream(
   peer: MemoryPeer,
-  served: ServedStream,
+  served: ServedStream<Handed>,
   outgoing: OutgoingCall,
-  requests: AsyncIterable<Uint8Array>,
-): Promise<StreamAnswer> {
+  requests: AsyncIterable<Handed>,
+): Promise<StreamAnswer<Handed>> {
   return new Promise((resolve, reject) => {
     const call = new MemoryCall(peer, outgoing, (failure) => {
       reject(failure);
@@ -78,7 +80,7 @@ function callStream(
     });
 
     const sent = requests[Symbol.asyncIterator]();
-    const toHandler = new Inbox(
+    const toHandler = new Inbox<Handed>(
       () => {
         sent.next().then(
           (result) => (result.done === true ? toHandler.end() : toHandler.deliver(result.value)),
@@ -92,7 +94,7 @@ function callStream(
       release(sent);
     });
 
-    const toCaller = new Inbox(
+    const toCaller = new Inbox<Handed>(
       () => readAnswer(),
       () => call.cut(new ConnectError("the reader left", Code.Canceled)),
     );
@@ -128,6 +130,6 @@ function callStream(
 }
 
 /** Tells a source that no more is wanted. The call is over: its failure then concerns nobody. */
-function release(source: AsyncIterator<Uint8Array>): void {
+function release(source: AsyncIterator<Handed>): void {
   source.return?.().then(undefined, () => {});
 }

@@ -4,7 +4,7 @@ import { expect, test } from "vitest";
 import { InteropResponseSchema, InteropService } from "../../../test/support/gen/cadre/test/v1/interop_pb.js";
 import { AppError } from "../errors/app-error.ts";
 import { toConnectError } from "../errors/failure.ts";
-import { defaultMessageLimits } from "../rpc/message-codec.ts";
+import { bytesCodec, defaultMessageLimits } from "../rpc/message-codec.ts";
 import { createWireTransport, type Wire } from "../rpc/wire-transport.ts";
 import { retry } from "./retry.ts";
 
@@ -18,10 +18,11 @@ function clientOf(failures: readonly ConnectError[]) {
     seen.attempts += 1;
     if (failure !== undefined) throw failure;
   };
-  const wire: Wire = {
+  const wire: Wire<Uint8Array> = {
+    codec: bytesCodec,
     async unary() {
       await attempt();
-      return { header: new Headers(), trailer: new Headers(), bytes: new Uint8Array() };
+      return { header: new Headers(), trailer: new Headers(), packed: new Uint8Array() };
     },
     async stream() {
       await attempt();

@@ -59,14 +59,14 @@ const completed = new ConnectError("the call has ended", Code.Canceled);
  */
 export function answerCall(
   call: ServerInterceptingCallInterface,
-  served: ServedMethod,
+  served: ServedMethod<Uint8Array>,
   options: ServerCallOptions,
 ): void {
   if (served.kind === "unary") answerUnary(new OpenCall(call, served, options), served);
   else answerStream(new OpenCall(call, served, options), served);
 }
 
-function answerUnary(open: OpenCall, served: ServedUnary): void {
+function answerUnary(open: OpenCall, served: ServedUnary<Uint8Array>): void {
   const { call } = open;
   let incoming: IncomingCall | undefined;
   call.start({
@@ -79,7 +79,7 @@ function answerUnary(open: OpenCall, served: ServedUnary): void {
       if (incoming === undefined) return;
       served
         .answer(incoming, bytes)
-        .then(({ header, trailer, bytes: answer }) => {
+        .then(({ header, trailer, packed: answer }) => {
           const status = answerStatus(trailer);
           const metadata = answerMetadata(header);
           if (open.ended) return;
@@ -94,9 +94,9 @@ function answerUnary(open: OpenCall, served: ServedUnary): void {
   });
 }
 
-function answerStream(open: OpenCall, served: ServedStream): void {
+function answerStream(open: OpenCall, served: ServedStream<Uint8Array>): void {
   const { call } = open;
-  const inbox = new Inbox(
+  const inbox = new Inbox<Uint8Array>(
     () => call.startRead(),
     () => {},
   );
@@ -116,7 +116,7 @@ function answerStream(open: OpenCall, served: ServedStream): void {
   });
 }
 
-async function sendAnswers(open: OpenCall, { header, trailer, messages }: StreamAnswer): Promise<void> {
+async function sendAnswers(open: OpenCall, { header, trailer, messages }: StreamAnswer<Uint8Array>): Promise<void> {
   const { call } = open;
   const iterator = messages[Symbol.asyncIterator]();
   let unsentBytes = 0;
@@ -184,7 +184,7 @@ function unsendable(cause: unknown): TypeError {
 /** A call from its arrival to its end. */
 class OpenCall implements RunningCall {
   readonly call: ServerInterceptingCallInterface;
-  readonly #method: ServedMethod["method"];
+  readonly #method: ServedMethod<Uint8Array>["method"];
   readonly #options: ServerCallOptions;
   readonly #controller = new AbortController();
   readonly #endings: ((failure: ConnectError) => void)[] = [];
@@ -195,7 +195,7 @@ class OpenCall implements RunningCall {
   headerSent = false;
   #ended = false;
 
-  constructor(call: ServerInterceptingCallInterface, served: ServedMethod, options: ServerCallOptions) {
+  constructor(call: ServerInterceptingCallInterface, served: ServedMethod<Uint8Array>, options: ServerCallOptions) {
     this.call = call;
     this.#method = served.method;
     this.#options = options;

@@ -3,7 +3,7 @@ import { AppError } from "../errors/app-error.ts";
 import { toConnectError } from "../errors/failure.ts";
 import type { Logger } from "../log/log.ts";
 import { type ServedMethod, serveMethods } from "../rpc/invoke.ts";
-import type { MessageLimits } from "../rpc/message-codec.ts";
+import { bytesCodec, type MessageLimits } from "../rpc/message-codec.ts";
 import { Roster } from "../rpc/roster.ts";
 import { connectionIdentity } from "./connection-identity.ts";
 import type { MeshServer, MeshServerOptions } from "./mesh.ts";
@@ -45,7 +45,7 @@ export interface GrpcServerOptions extends MeshServerOptions {
  */
 export async function startGrpcServer(options: GrpcServerOptions): Promise<MeshServer> {
   const { connections, limits, log } = options;
-  const served = serveMethods(options.implementations, options.interceptors, limits);
+  const served = serveMethods(options.implementations, options.interceptors, bytesCodec, limits);
   const running = new Roster<RunningCall>();
   const server = new Server({
     // Ours is the limit that names a reason; beyond twice that, grpc-js stops reading.
@@ -82,7 +82,7 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<MeshS
  * grpc-js would call, with its stream objects, are never reached.
  */
 function answering(
-  served: ReadonlyMap<string, ServedMethod>,
+  served: ReadonlyMap<string, ServedMethod<Uint8Array>>,
   running: Roster<RunningCall>,
   log: Logger,
 ): ServerInterceptor {

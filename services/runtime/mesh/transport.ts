@@ -4,6 +4,7 @@ import { abortFailure, deadlineExceeded, toCallFailure } from "../rpc/call-failu
 import { CallHeader } from "../rpc/call-header.ts";
 import { Inbox } from "../rpc/inbox.ts";
 import type { StreamAnswer, UnaryAnswer } from "../rpc/invoke.ts";
+import { bytesCodec } from "../rpc/message-codec.ts";
 import type { OutgoingCall, Wire } from "../rpc/wire-transport.ts";
 import { fromLateStatus, markLateFailures } from "./late-failure.ts";
 import { fromMetadata, toMetadata } from "./metadata.ts";
@@ -18,8 +19,9 @@ type Call = experimental.CallStream;
  * the next is written when the one before went out, so neither side ever holds
  * more than a few.
  */
-export function createGrpcWire(channel: Channel): Wire {
+export function createGrpcWire(channel: Channel): Wire<Uint8Array> {
   return {
+    codec: bytesCodec,
     unary: (outgoing, request) => callUnary(channel, outgoing, request),
     stream: (outgoing, requests) => callStream(channel, outgoing, requests),
   };
@@ -44,7 +46,7 @@ function failureOf(status: StatusObject, { deadline }: OutgoingCall): ConnectErr
   return isOwn && deadline <= Date.now() ? deadlineExceeded() : fromStatus(status);
 }
 
-function callUnary(channel: Channel, outgoing: OutgoingCall, request: Uint8Array): Promise<UnaryAnswer> {
+function callUnary(channel: Channel, outgoing: OutgoingCall, request: Uint8Array): Promise<UnaryAnswer<Uint8Array>> {
   const { signal } = outgoing;
   return new Promise((resolve, reject) => {
     if (signal?.aborted === true) throw abortFailure(signal.reason);
@@ -81,7 +83,7 @@ function callUnary(channel: Channel, outgoing: OutgoingCall, request: Uint8Array
           resolve({
             header: header === undefined ? new CallHeader() : fromMetadata(header),
             trailer: fromMetadata(status.metadata),
-            bytes,
+            packed: bytes,
           });
         }
       },
@@ -96,7 +98,7 @@ function callStream(
   channel: Channel,
   outgoing: OutgoingCall,
   requests: AsyncIterable<Uint8Array>,
-): Promise<StreamAnswer> {
+): Promise<StreamAnswer<Uint8Array>> {
   const { signal } = outgoing;
   return new Promise((resolve, reject) => {
     if (signal?.aborted === true) throw abortFailure(signal.reason);
@@ -105,7 +107,7 @@ function callStream(
     const call = openCall(channel, outgoing);
     const trailer = new CallHeader();
     const iterator = requests[Symbol.asyncIterator]();
-    const inbox = new Inbox(
+    const inbox = new Inbox<Uint8Array>(
       () => call.startRead(),
       () => cancel(call, new ConnectError("the reader left", Code.Canceled)),
     );

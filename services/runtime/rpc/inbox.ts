@@ -1,4 +1,5 @@
 import type { ConnectError } from "@connectrpc/connect";
+import type { Packed } from "./message-codec.ts";
 
 /** How the messages of a stream ended. */
 type End =
@@ -6,8 +7,8 @@ type End =
   | { readonly type: "ended" }
   | { readonly type: "failed"; readonly failure: ConnectError };
 
-interface Waiter {
-  resolve(result: IteratorResult<Uint8Array, undefined>): void;
+interface Waiter<P> {
+  resolve(result: IteratorResult<P, undefined>): void;
   reject(failure: ConnectError): void;
 }
 
@@ -19,16 +20,16 @@ interface Waiter {
  * 2. Messages that came before an end or a failure are read before it.
  * 3. After the reader left, nothing is kept.
  */
-export class Inbox implements AsyncIterable<Uint8Array> {
+export class Inbox<P extends Packed> implements AsyncIterable<P> {
   readonly #startRead: () => void;
   readonly #onLeave: () => void;
   readonly #readAheadBytes: number;
-  readonly #messages: Uint8Array[] = [];
+  readonly #messages: P[] = [];
   #bytes = 0;
   #reading = false;
   #left = false;
   #end: End = { type: "open" };
-  #waiter: Waiter | undefined;
+  #waiter: Waiter<P> | undefined;
 
   /**
    * @param startRead asks the wire for one message
@@ -46,16 +47,16 @@ export class Inbox implements AsyncIterable<Uint8Array> {
   }
 
   /** Takes a message that was asked for. */
-  deliver(bytes: Uint8Array): void {
+  deliver(message: P): void {
     this.#reading = false;
     if (this.#left || this.#end.type !== "open") return;
     const waiter = this.#waiter;
     if (waiter === undefined) {
-      this.#messages.push(bytes);
-      this.#bytes += bytes.byteLength;
+      this.#messages.push(message);
+      this.#bytes += message.byteLength;
     } else {
       this.#waiter = undefined;
-      waiter.resolve({ done: false, value: bytes });
+      waiter.resolve({ done: false, value: message });
     }
     this.#readMore();
   }
@@ -70,7 +71,7 @@ export class Inbox implements AsyncIterable<Uint8Array> {
     this.#finish({ type: "failed", failure });
   }
 
-  [Symbol.asyncIterator](): AsyncIterator<Uint8Array, undefined> {
+  [Symbol.asyncIterator](): AsyncIterator<P, undefined> {
     return {
       next: () => this.#next(),
       return: async () => {
@@ -80,7 +81,7 @@ export class Inbox implements AsyncIterable<Uint8Array> {
     };
   }
 
-  #next(): Promise<IteratorResult<Uint8Array, undefined>> {
+  #next(): Promise<IteratorResult<P, undefined>> {
     const value = this.#messages.shift();
     if (value !== undefined) {
       this.#bytes -= value.byteLength;

@@ -14,7 +14,7 @@ import {
 } from "@connectrpc/connect";
 import { CallHeader } from "./call-header.ts";
 import type { Implementation } from "./implementation.ts";
-import { decodeMessage, encodeMessage, type MessageLimits, maxBytesOf } from "./message-codec.ts";
+import { type MessageCodec, type MessageLimits, maxBytesOf, type Packed } from "./message-codec.ts";
 import { mapMessages, singleMessage } from "./message-stream.ts";
 import { requestContextKey } from "./request-context.ts";
 
@@ -30,32 +30,32 @@ export interface IncomingCall {
   readonly contextValues: ContextValues;
 }
 
-/** The answer to a unary call, encoded. */
-export interface UnaryAnswer {
+/** The answer to a unary call. */
+export interface UnaryAnswer<P extends Packed> {
   readonly header: Headers;
   readonly trailer: Headers;
-  readonly bytes: Uint8Array;
+  readonly packed: P;
 }
 
 /** The answer to a call of a streaming method; its trailer is complete when the messages have ended. */
-export interface StreamAnswer {
+export interface StreamAnswer<P extends Packed> {
   readonly header: Headers;
   readonly trailer: Headers;
-  readonly messages: AsyncIterable<Uint8Array>;
+  readonly messages: AsyncIterable<P>;
 }
 
-/** A unary method with its handler behind the interceptors, from bytes to bytes. */
-export interface ServedUnary {
+/** A unary method with its handler behind the interceptors, between messages as they are carried. */
+export interface ServedUnary<P extends Packed> {
   readonly kind: "unary";
   readonly method: DescMethodUnary;
-  answer(call: IncomingCall, request: Uint8Array): Promise<UnaryAnswer>;
+  answer(call: IncomingCall, request: P): Promise<UnaryAnswer<P>>;
 }
 
-/** A streaming method with its handler behind the interceptors, from bytes to bytes. */
-export interface ServedStream {
+/** A streaming method with its handler behind the interceptors, between messages as they are carried. */
+export interface ServedStream<P extends Packed> {
   readonly kind: "stream";
   readonly method: DescMethodStreaming;
-  answer(call: IncomingCall, requests: AsyncIterable<Uint8Array>): Promise<StreamAnswer>;
+  answer(call: IncomingCall, requests: AsyncIterable<P>): Promise<StreamAnswer<P>>;
 }
 
 /**
@@ -65,7 +65,7 @@ export interface ServedStream {
  * It fails with whatever the interceptors let through, and with AppError
  * MESSAGE_TOO_LARGE and MALFORMED_MESSAGE.
  */
-export type ServedMethod = ServedUnary | ServedStream;
+export type ServedMethod<P extends Packed> = ServedUnary<P> | ServedStream<P>;
 
 /** The path that a method is called by, for example `/cadre.tools.v1.ToolService/ListTools`. */
 export function methodPath(method: DescMethod): string {
@@ -78,32 +78,34 @@ export function methodPath(method: DescMethod): string {
  *
  * @throws TypeError if two implementations are of one service
  */
-export function serveMethods(
+export function serveMethods<P extends Packed>(
   implementations: readonly Implementation[],
   interceptors: readonly Interceptor[],
+  codec: MessageCodec<P>,
   limits: MessageLimits,
-): ReadonlyMap<string, ServedMethod> {
-  const served = new Map<string, ServedMethod>();
+): ReadonlyMap<string, ServedMethod<P>> {
+  const served = new Map<string, ServedMethod<P>>();
   for (const { service, handlers } of implementations) {
     for (const method of service.methods) {
       const path = methodPath(method);
       if (served.has(path)) throw new TypeError(`${path} is implemented twice`);
       const handler = findHandler(service, method, handlers);
-      served.set(path, serveMethod(method, handler, interceptors, maxBytesOf(limits, method)));
+      served.set(path, serveMethod(method, handler, interceptors, codec, maxBytesOf(limits, method)));
     }
   }
   return served;
 }
 
-function serveMethod(
+function serveMethod<P extends Packed>(
   method: DescMethod,
   handler: Handler,
   interceptors: readonly Interceptor[],
+  codec: MessageCodec<P>,
   maxBytes: number,
-): ServedMethod {
+): ServedMethod<P> {
   return isUnary(method)
-    ? serveUnary(method, handler, interceptors, maxBytes)
-    : serveStream(method as DescMethodStreaming, handler, interceptors, maxBytes);
+    ? serveUnary(method, handler, interceptors, codec, maxBytes)
+    : serveStream(method as DescMethodStreaming, handler, interceptors, codec, maxBytes);
 }
 
 /** Whether a method is unary; any other is a streaming one. */
@@ -128,12 +130,13 @@ function intercept(handler: CallFn, interceptors: readonly Interceptor[]): CallF
   return interceptors.reduceRight((next, interceptor) => interceptor(next), handler);
 }
 
-function serveUnary(
+function serveUnary<P extends Packed>(
   method: DescMethodUnary,
   handler: Handler,
   interceptors: readonly Interceptor[],
+  codec: MessageCodec<P>,
   maxBytes: number,
-): ServedUnary {
+): ServedUnary<P> {
   const service = method.parent;
   const url = `grpc://mesh${methodPath(method)}`;
   const run = intercept(async (request) => {
@@ -146,8 +149,8 @@ function serveUnary(
   return {
     kind: "unary",
     method,
-    async answer({ header, signal, contextValues }, bytes) {
-      const message = decodeMessage(method.input, bytes, maxBytes);
+    async answer({ header, signal, contextValues }, packed) {
+      const message = codec.unpack(method.input, packed, maxBytes);
       const request: UnaryRequest = {
         stream: false,
         service,
@@ -164,18 +167,19 @@ function serveUnary(
       return {
         header: response.header,
         trailer: response.trailer,
-        bytes: encodeMessage(method.output, response.message, maxBytes),
+        packed: codec.pack(method.output, response.message, maxBytes),
       };
     },
   };
 }
 
-function serveStream(
+function serveStream<P extends Packed>(
   method: DescMethodStreaming,
   handler: Handler,
   interceptors: readonly Interceptor[],
+  codec: MessageCodec<P>,
   maxBytes: number,
-): ServedStream {
+): ServedStream<P> {
   const service = method.parent;
   const url = `grpc://mesh${methodPath(method)}`;
   const run = intercept(async (request) => {
@@ -198,14 +202,14 @@ function serveStream(
         signal,
         header,
         contextValues,
-        message: mapMessages(requests, (bytes) => decodeMessage(method.input, bytes, maxBytes)),
+        message: mapMessages(requests, (packed) => codec.unpack(method.input, packed, maxBytes)),
       };
       const response = await run(request);
       if (!response.stream) throw new TypeError(`an interceptor answered ${url} with one message`);
       return {
         header: response.header,
         trailer: response.trailer,
-        messages: mapMessages(response.message, (message) => encodeMessage(method.output, message, maxBytes)),
+        messages: mapMessages(response.message, (message) => codec.pack(method.output, message, maxBytes)),
       };
     },
   };

@@ -24,6 +24,23 @@ export function maxBytesOf(limits: MessageLimits, method: { readonly methodKind:
   return method.methodKind === "unary" ? limits.unaryMaxBytes : limits.streamMaxBytes;
 }
 
+/** A message on its way between the two sides of a call. */
+export interface Packed {
+  /** How many bytes it has, encoded. */
+  readonly byteLength: number;
+}
+
+/** How messages get from one side of a call to the other, which has the same. */
+export interface MessageCodec<P extends Packed> {
+  /** @throws AppError MESSAGE_TOO_LARGE past the limit */
+  pack(schema: DescMessage, message: Message, maxBytes: number): P;
+  /** @throws AppError MESSAGE_TOO_LARGE past the limit, MALFORMED_MESSAGE if it is no such message */
+  unpack(schema: DescMessage, packed: P, maxBytes: number): Message;
+}
+
+/** As bytes. */
+export const bytesCodec: MessageCodec<Uint8Array> = { pack: encodeMessage, unpack: decodeMessage };
+
 /**
  * Encodes a message.
  *
@@ -35,7 +52,7 @@ export function encodeMessage<D extends DescMessage>(
   maxBytes: number,
 ): Uint8Array {
   const bytes = toBinary<DescMessage>(schema, create<DescMessage>(schema, message as MessageInitShape<DescMessage>));
-  if (bytes.byteLength > maxBytes) throw tooLarge(schema, maxBytes);
+  assertSize(schema, bytes, maxBytes);
   return bytes;
 }
 
@@ -45,7 +62,7 @@ export function encodeMessage<D extends DescMessage>(
  * @throws AppError MESSAGE_TOO_LARGE past the limit, MALFORMED_MESSAGE if the bytes are none of that message
  */
 export function decodeMessage(schema: DescMessage, bytes: Uint8Array, maxBytes: number): Message {
-  if (bytes.byteLength > maxBytes) throw tooLarge(schema, maxBytes);
+  assertSize(schema, bytes, maxBytes);
   try {
     return fromBinary(schema, plain(bytes));
   } catch (cause) {
@@ -58,8 +75,10 @@ function plain(bytes: Uint8Array): Uint8Array {
   return bytes instanceof Buffer ? new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength) : bytes;
 }
 
-function tooLarge(schema: DescMessage, maxBytes: number): AppError {
-  return new AppError("MESSAGE_TOO_LARGE", `a ${schema.typeName} may have at most ${maxBytes} bytes`, {
+/** Throws AppError MESSAGE_TOO_LARGE past the limit. */
+export function assertSize(schema: DescMessage, { byteLength }: Packed, maxBytes: number): void {
+  if (byteLength <= maxBytes) return;
+  throw new AppError("MESSAGE_TOO_LARGE", `a ${schema.typeName} may have at most ${maxBytes} bytes`, {
     metadata: { max_bytes: String(maxBytes) },
   });
 }

@@ -23,7 +23,7 @@ import { abortFailure, deadlineExceeded, toCallFailure } from "./call-failure.ts
 import { CallHeader } from "./call-header.ts";
 import type { StreamAnswer, UnaryAnswer } from "./invoke.ts";
 import { methodPath } from "./invoke.ts";
-import { decodeMessage, encodeMessage, type MessageLimits, maxBytesOf } from "./message-codec.ts";
+import { type MessageCodec, type MessageLimits, maxBytesOf, type Packed } from "./message-codec.ts";
 import { mapMessages, observeStream } from "./message-stream.ts";
 
 /** One call on its way out. */
@@ -36,14 +36,16 @@ export interface OutgoingCall {
   readonly deadline: number;
 }
 
-/** Carries the bytes of calls to a peer. Rejects with ConnectErrors only. */
-export interface Wire {
-  unary(call: OutgoingCall, request: Uint8Array): Promise<UnaryAnswer>;
+/** Carries the messages of calls to a peer. Rejects with ConnectErrors only. */
+export interface Wire<P extends Packed> {
+  /** How the messages are carried. */
+  readonly codec: MessageCodec<P>;
+  unary(call: OutgoingCall, request: P): Promise<UnaryAnswer<P>>;
   /**
    * Resolves with the peer's headers. Reads `requests` as fast as the peer
    * does, and ends them (`return`) when the call ends.
    */
-  stream(call: OutgoingCall, requests: AsyncIterable<Uint8Array>): Promise<StreamAnswer>;
+  stream(call: OutgoingCall, requests: AsyncIterable<P>): Promise<StreamAnswer<P>>;
 }
 
 const deadlineOfRequest: unique symbol = Symbol("cadre.deadline");
@@ -61,13 +63,13 @@ export function deadlineOf(request: UnaryRequest | StreamRequest): number {
 }
 
 /**
- * A Connect transport over a wire: it encodes and decodes, keeps the message
+ * A Connect transport over a wire: it packs and unpacks messages, keeps their
  * limits, and runs the client's interceptors, outermost first. Each interceptor
  * is applied once, not once a call. The wire ends the call by its signal and
  * deadline; an interceptor that waits for anything else heeds them, too.
  */
-export function createWireTransport(
-  wire: Wire,
+export function createWireTransport<P extends Packed>(
+  wire: Wire<P>,
   interceptors: readonly Interceptor[],
   limits: MessageLimits,
 ): Transport {
@@ -152,25 +154,32 @@ function common(
 /** Callers get failures in their own form, whatever threw them. */
 const forCaller = { translate: (thrown: unknown) => toCallFailure(thrown, "") };
 
-async function sendUnary(wire: Wire, request: UnaryRequest, limits: MessageLimits): Promise<UnaryResponse> {
+async function sendUnary<P extends Packed>(
+  wire: Wire<P>,
+  request: UnaryRequest,
+  limits: MessageLimits,
+): Promise<UnaryResponse> {
   const { method, service } = request;
   const maxBytes = maxBytesOf(limits, method);
-  const bytes = encodeMessage(method.input, request.message, maxBytes);
-  const answer = await wire.unary(outgoing(request), bytes);
+  const answer = await wire.unary(outgoing(request), wire.codec.pack(method.input, request.message, maxBytes));
   return {
     stream: false,
     service,
     method,
     header: answer.header,
     trailer: answer.trailer,
-    message: decodeAnswer(method, answer.bytes, maxBytes),
+    message: unpackAnswer(wire.codec, method, answer.packed, maxBytes),
   };
 }
 
-async function sendStream(wire: Wire, request: StreamRequest, limits: MessageLimits): Promise<StreamResponse> {
+async function sendStream<P extends Packed>(
+  wire: Wire<P>,
+  request: StreamRequest,
+  limits: MessageLimits,
+): Promise<StreamResponse> {
   const { method, service } = request;
   const maxBytes = maxBytesOf(limits, method);
-  const requests = mapMessages(request.message, (message) => encodeMessage(method.input, message, maxBytes));
+  const requests = mapMessages(request.message, (message) => wire.codec.pack(method.input, message, maxBytes));
   const answer = await wire.stream(outgoing(request), requests);
   return {
     stream: true,
@@ -178,7 +187,7 @@ async function sendStream(wire: Wire, request: StreamRequest, limits: MessageLim
     method,
     header: answer.header,
     trailer: answer.trailer,
-    message: mapMessages(answer.messages, (bytes) => decodeAnswer(method, bytes, maxBytes)),
+    message: mapMessages(answer.messages, (packed) => unpackAnswer(wire.codec, method, packed, maxBytes)),
   };
 }
 
@@ -188,9 +197,9 @@ function outgoing(request: UnaryRequest | StreamRequest): OutgoingCall {
 }
 
 /** A request that is malformed is its sender's fault; an answer that is malformed is the peer's. */
-function decodeAnswer(method: DescMethod, bytes: Uint8Array, maxBytes: number) {
+function unpackAnswer<P extends Packed>(codec: MessageCodec<P>, method: DescMethod, packed: P, maxBytes: number) {
   try {
-    return decodeMessage(method.output, bytes, maxBytes);
+    return codec.unpack(method.output, packed, maxBytes);
   } catch (thrown) {
     if (!(thrown instanceof AppError) || thrown.reason !== "MALFORMED_MESSAGE") throw thrown;
     throw new ConnectError("the peer's answer is malformed", Code.Internal, undefined, undefined, thrown);
