@@ -4,14 +4,13 @@ import { PrincipalSchema } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import {
   EntrySchema,
   type GraphStep,
-  PinnedAgentSchema,
   CancelCause as ProtoCancelCause,
   type Entry as ProtoEntry,
   type StepError as ProtoStepError,
+  RunAcceptedSchema,
+  RunStartedSchema,
 } from "@cadre/gen/cadre/orchestrator/journal/v1/entry_pb";
-import { AgentDefinitionSchema } from "@cadre/gen/cadre/orchestrator/v1/agent_pb";
 import { TurnState } from "@cadre/gen/cadre/orchestrator/v1/session_event_pb";
-import { PinnedToolSchema } from "@cadre/gen/cadre/tools/v1/tool_pb";
 import type { CancelCause, Entry, EntryBody, RunEnd, StepPlace, ToolOutcome } from "../domain/entry.ts";
 import type { Json, JsonObject } from "../domain/json.ts";
 import { damaged } from "../domain/run.ts";
@@ -24,9 +23,12 @@ import {
   fromGraphStarted,
   fromPlace,
   toGraphBody,
+  toolsOf,
   toPlace,
+  toProtoAgent,
 } from "./graph-entry-codec.ts";
 import { fromProtoAgent, fromProtoError, fromProtoTool, toProtoError, toStruct, toValue } from "./proto-values.ts";
+import { withEncoded } from "./with-encoded.ts";
 
 /** The kinds of entries, as stored: the numbers of the fields of `Entry.body`. */
 export const entryKind = {
@@ -76,39 +78,38 @@ function toBody(body: EntryBody): EntryInit["body"] {
     case "run.accepted":
       return {
         case: "runAccepted",
-        value: {
-          sessionId: body.sessionId,
-          principal: fromBinary(PrincipalSchema, body.principal),
-          requestId: body.requestId,
-          traceparent: body.traceparent,
-          agent: create(PinnedAgentSchema, {
-            agentId: body.agent.agentId,
-            revision: body.agent.revision,
-            digest: body.agent.digest,
-            definition: fromBinary(AgentDefinitionSchema, body.agent.encoded),
-          }),
-          input: {
-            case: "turn",
-            value: {
-              text: body.text,
-              leavesOutRunIds: [...body.leavesOut],
-              ...(body.answerSchema === undefined ? {} : { answerSchema: toStruct(body.answerSchema) }),
+        value: withEncoded(
+          create(RunAcceptedSchema, {
+            sessionId: body.sessionId,
+            requestId: body.requestId,
+            traceparent: body.traceparent,
+            agent: toProtoAgent(body.agent),
+            input: {
+              case: "turn",
+              value: {
+                text: body.text,
+                leavesOutRunIds: [...body.leavesOut],
+                ...(body.answerSchema === undefined ? {} : { answerSchema: toStruct(body.answerSchema) }),
+              },
             },
-          },
-        },
+          }),
+          [RunAcceptedSchema.field.principal, body.principal],
+        ),
       };
     case "run.started":
       return {
         case: "runStarted",
-        value: {
-          tools: body.tools.map((tool) => fromBinary(PinnedToolSchema, tool.encoded)),
-          contextTokens: BigInt(body.contextTokens),
-          caps: {
-            toolRounds: body.caps.toolRounds,
-            tokens: BigInt(body.caps.tokens),
-            durationMs: BigInt(body.caps.durationMs),
-          },
-        },
+        value: withEncoded(
+          create(RunStartedSchema, {
+            contextTokens: BigInt(body.contextTokens),
+            caps: {
+              toolRounds: body.caps.toolRounds,
+              tokens: BigInt(body.caps.tokens),
+              durationMs: BigInt(body.caps.durationMs),
+            },
+          }),
+          ...toolsOf(body),
+        ),
       };
     case "step.started": {
       const { plan } = body;

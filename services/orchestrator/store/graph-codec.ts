@@ -63,8 +63,19 @@ export function toProtoGraph(graph: Graph): ProtoGraph {
   return proto;
 }
 
+/** The graph as an encoded message. */
+export function encodeGraph(graph: Graph): Uint8Array {
+  let encoded = encodings.get(graph);
+  if (encoded === undefined) {
+    encoded = toBinary(GraphSchema, toProtoGraph(graph));
+    encodings.set(graph, encoded);
+  }
+  return encoded;
+}
+
 /** Graphs never change, and the same one is started often. */
 const messages = new WeakMap<Graph, ProtoGraph>();
+const encodings = new WeakMap<Graph, Uint8Array>();
 
 function assertSize(proto: ProtoGraph, field: string): void {
   let steps = 0;

@@ -1,21 +1,24 @@
-import { create, fromBinary, type MessageInitShape, toBinary, toJson } from "@bufbuild/protobuf";
+import { create, type DescField, type MessageInitShape, toBinary, toJson } from "@bufbuild/protobuf";
 import { timestampFromMs, timestampMs, ValueSchema } from "@bufbuild/protobuf/wkt";
 import { PrincipalSchema } from "@cadre/gen/cadre/credentials/v1/identity_pb";
 import {
   type EntrySchema,
   type GraphInput,
+  GraphInputSchema,
   type GraphResult,
   type GraphStep,
   PinnedAgentSchema,
   type Entry as ProtoEntry,
   type Payload as ProtoPayload,
+  type PinnedAgent as ProtoPinnedAgent,
   type RunAccepted as ProtoRunAccepted,
   type RunStarted as ProtoRunStarted,
   type StepFailed as ProtoStepFailed,
+  RunAcceptedSchema,
+  RunResumedSchema,
+  RunStartedSchema,
 } from "@cadre/gen/cadre/orchestrator/journal/v1/entry_pb";
-import { AgentDefinitionSchema } from "@cadre/gen/cadre/orchestrator/v1/agent_pb";
 import { StepReceipt, type StepWait, StepWaitSchema } from "@cadre/gen/cadre/orchestrator/v1/run_event_pb";
-import { PinnedToolSchema } from "@cadre/gen/cadre/tools/v1/tool_pb";
 import { reasonName, reasonNumber } from "../../runtime/errors/failure.ts";
 import type {
   EntryBody,
@@ -24,14 +27,16 @@ import type {
   GraphStarted,
   Payload,
   PinnedAgent,
+  PinnedTool,
   Receipt,
   StepPlace,
   Wait,
 } from "../domain/entry.ts";
 import type { Json } from "../domain/json.ts";
 import { damaged } from "../domain/run.ts";
-import { fromProtoGraph, toProtoGraph } from "./graph-codec.ts";
+import { encodeGraph, fromProtoGraph, toProtoGraph } from "./graph-codec.ts";
 import { fromProtoAgent, fromProtoError, fromProtoTool, toProtoError, toValue } from "./proto-values.ts";
+import { withEncoded } from "./with-encoded.ts";
 
 export type EntryInit = MessageInitShape<typeof EntrySchema>;
 
@@ -43,12 +48,14 @@ export function toGraphBody(body: GraphEntryBody): NonNullable<EntryInit["body"]
     case "graph.started":
       return {
         case: "runStarted",
-        value: {
-          tools: body.tools.map((tool) => fromBinary(PinnedToolSchema, tool.encoded)),
-          agents: body.agents.map(toProtoAgent),
-          graphs: Object.fromEntries([...body.graphs].map(([name, graph]) => [name, toProtoGraph(graph)])),
-          models: Object.fromEntries([...body.models].map(([name, tokens]) => [name, BigInt(tokens)])),
-        },
+        value: withEncoded(
+          create(RunStartedSchema, {
+            agents: body.agents.map(toProtoAgent),
+            graphs: Object.fromEntries([...body.graphs].map(([name, graph]) => [name, toProtoGraph(graph)])),
+            models: Object.fromEntries([...body.models].map(([name, tokens]) => [name, BigInt(tokens)])),
+          }),
+          ...toolsOf(body),
+        ),
       };
     case "graph.step.started": {
       const { stepId, attempt, place } = body;
@@ -123,7 +130,10 @@ export function toGraphBody(body: GraphEntryBody): NonNullable<EntryInit["body"]
     case "run.resumed":
       return {
         case: "runResumed",
-        value: { principal: fromBinary(PrincipalSchema, body.principal), requestId: body.requestId },
+        value: withEncoded(create(RunResumedSchema, { requestId: body.requestId }), [
+          RunResumedSchema.field.principal,
+          body.principal,
+        ]),
       };
     case "run.failing":
       return { case: "runFailing", value: { step: body.step, error: toProtoError(body.error) } };
@@ -333,15 +343,17 @@ function fromWait(wait: StepWait | undefined): Wait {
   }
 }
 
-function toAccepted(body: GraphAccepted) {
-  return {
-    principal: fromBinary(PrincipalSchema, body.principal),
+function toAccepted(body: GraphAccepted): ProtoRunAccepted {
+  const accepted = create(RunAcceptedSchema, {
     requestId: body.requestId,
     traceparent: body.traceparent,
     ...(body.agent === undefined ? {} : { agent: toProtoAgent(body.agent) }),
     input: {
       case: "graph" as const,
-      value: { graph: toProtoGraph(body.graph), digest: body.digest, input: toPayload(body.input) },
+      value: withEncoded(create(GraphInputSchema, { digest: body.digest, input: toPayload(body.input) }), [
+        GraphInputSchema.field.graph,
+        encodeGraph(body.graph),
+      ]),
     },
     parentRunId: body.parent?.runId ?? "",
     parentStepId: body.parent?.stepId ?? "",
@@ -352,16 +364,21 @@ function toAccepted(body: GraphAccepted) {
     labels: { ...body.labels },
     maxSteps: body.maxSteps,
     maxDurationMs: BigInt(body.maxDurationMs),
-  };
+  });
+  return withEncoded(accepted, [RunAcceptedSchema.field.principal, body.principal]);
 }
 
-function toProtoAgent(agent: PinnedAgent) {
-  return create(PinnedAgentSchema, {
-    agentId: agent.agentId,
-    revision: agent.revision,
-    digest: agent.digest,
-    definition: fromBinary(AgentDefinitionSchema, agent.encoded),
-  });
+/** An agent as the journal has it, with the definition that is encoded already. */
+export function toProtoAgent({ agentId, revision, digest, encoded }: PinnedAgent): ProtoPinnedAgent {
+  return withEncoded(create(PinnedAgentSchema, { agentId, revision, digest }), [
+    PinnedAgentSchema.field.definition,
+    encoded,
+  ]);
+}
+
+/** The tools of a run as the journal has them, encoded already. */
+export function toolsOf({ tools }: { readonly tools: readonly PinnedTool[] }): [DescField, Uint8Array][] {
+  return tools.map(({ encoded }) => [RunStartedSchema.field.tools, encoded]);
 }
 
 function toPayload({ value, blob }: Payload): {
