@@ -17,6 +17,19 @@ test("every UUID survives the round trip", () => {
   );
 });
 
+test.each(["", "0198c0de-0000-7000-8000-00000000000", "0198c0de-0000-7000-8000-0000000000011", "none"])(
+  "%j is no UUID",
+  (text) => {
+    expect(() => fromUuid("run", text)).toThrow(TypeError);
+  },
+);
+
+test("a UUID is read in capitals, too, and without its dashes", () => {
+  const uuid = "0198c0de-0000-7abc-8def-00000000000f";
+  expect(fromUuid("run", uuid.toUpperCase())).toBe(fromUuid("run", uuid));
+  expect(fromUuid("run", uuid.replaceAll("-", ""))).toBe(fromUuid("run", uuid));
+});
+
 test("ids ascend, within a millisecond, over an exhausted counter and when the clock goes back", () => {
   const clock = [5, 5, 4, 6];
   let calls = 0;
