@@ -17,7 +17,15 @@ export function createTurnMetrics(meter: Meter): TurnMetrics {
     unit: "s",
     advice: { explicitBucketBoundaries: [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600] },
   });
-  const steps = meter.createCounter("cadre_steps", { description: "Attempts of steps that ended, by kind and how." });
+  // Counted here and read when somebody asks: a record costs more than what else is done at a step's end.
+  const steps = { model: { succeeded: 0, failed: 0 }, tool: { succeeded: 0, failed: 0 } };
+  meter
+    .createObservableCounter("cadre_steps", { description: "Attempts of steps that ended, by kind and how." })
+    .addCallback((result) => {
+      for (const [kind, outcomes] of Object.entries(steps)) {
+        for (const [outcome, count] of Object.entries(outcomes)) result.observe(count, { kind, outcome });
+      }
+    });
   const first = meter.createHistogram("cadre_first_text_seconds", {
     description: "From the acceptance of a turn to its first text.",
     unit: "s",
@@ -28,7 +36,9 @@ export function createTurnMetrics(meter: Meter): TurnMetrics {
       turns.add(1, { state });
       duration.record(durationMs / 1_000, { state });
     },
-    stepEnded: (kind, outcome) => steps.add(1, { kind, outcome }),
+    stepEnded(kind, outcome) {
+      steps[kind][outcome] += 1;
+    },
     firstText: (durationMs) => first.record(durationMs / 1_000),
   };
 }
