@@ -2,6 +2,7 @@ import { sql } from "kysely";
 import pg from "pg";
 import { AppError } from "../../runtime/errors/app-error.ts";
 import { boundary } from "../../runtime/failpoint/failpoint.ts";
+import { byteaArray } from "../../runtime/postgres/bytea-array.ts";
 import type { Database } from "../../runtime/postgres/database.ts";
 import { isOutcomeUnknown } from "../../runtime/postgres/database-error.ts";
 import type { AppendOutcome, AppendStore, Batch } from "./append-store.ts";
@@ -39,15 +40,15 @@ export class PostgresAppendStore implements AppendStore {
         ${newRuns.map((run) => run.sessionId ?? null)}::uuid[], ${newRuns.map((run) => run.parentRunId ?? null)}::uuid[],
         ${newRuns.map((run) => run.ordinal ?? null)}::int[], ${newRuns.map((run) => run.name)}::text[],
         ${newRuns.map((run) => JSON.stringify(run.labels))}::text[],
-        ${newRuns.map((run) => run.scheduleId ?? null)}::uuid[], ${newRuns.map((run) => bytes(run.view))}::bytea[],
+        ${newRuns.map((run) => run.scheduleId ?? null)}::uuid[], ${byteaArray(newRuns.map((run) => run.view))}::bytea[],
         ${entries.map((entry) => headOf(entry.runId))}::int[], ${entries.map((entry) => entry.seq)}::int[],
-        ${entries.map((entry) => entry.kind)}::smallint[], ${entries.map((entry) => bytes(entry.body))}::bytea[],
-        ${entries.map((entry) => bytes(entry.hash))}::bytea[],
+        ${entries.map((entry) => entry.kind)}::smallint[], ${byteaArray(entries.map((entry) => entry.body))}::bytea[],
+        ${byteaArray(entries.map((entry) => entry.hash))}::bytea[],
         ${heads.map((head) => head.runId)}::uuid[], ${heads.map((head) => head.from)}::int[],
-        ${heads.map((head) => bytes(head.previous))}::bytea[], ${heads.map((head) => head.to)}::int[],
-        ${heads.map((head) => bytes(head.chain))}::bytea[], ${heads.map((head) => head.state)}::smallint[],
+        ${byteaArray(heads.map((head) => head.previous))}::bytea[], ${heads.map((head) => head.to)}::int[],
+        ${byteaArray(heads.map((head) => head.chain))}::bytea[], ${heads.map((head) => head.state)}::smallint[],
         ${heads.map((head) => (head.wakeAtMs === undefined ? null : new Date(head.wakeAtMs).toISOString()))}::timestamptz[],
-        ${heads.map((head) => (head.view === undefined ? null : bytes(head.view)))}::bytea[],
+        ${byteaArray(heads.map((head) => head.view ?? null))}::bytea[],
         ${sessions.map((session) => session.sessionId)}::uuid[], ${sessions.map((session) => session.from)}::bigint[],
         ${sessions.map((session) => session.to)}::bigint[], ${sessions.map((session) => session.usage.inputTokens)}::bigint[],
         ${sessions.map((session) => session.usage.outputTokens)}::bigint[],
@@ -56,12 +57,12 @@ export class PostgresAppendStore implements AppendStore {
         ${sessions.map((session) => Math.round(session.usage.durationMs))}::bigint[],
         ${sessions.map((session) => session.deleted)}::boolean[],
         ${events.map((event) => sessionOf(event.sessionId))}::int[], ${events.map((event) => event.seq)}::bigint[],
-        ${events.map((event) => bytes(event.body))}::bytea[],
-        ${replies.map((reply) => reply.commandId)}::uuid[], ${replies.map((reply) => bytes(reply.reply))}::bytea[],
+        ${byteaArray(events.map((event) => event.body))}::bytea[],
+        ${replies.map((reply) => reply.commandId)}::uuid[], ${byteaArray(replies.map((reply) => reply.reply))}::bytea[],
         ${answered.map((command) => command.rootId)}::uuid[], ${answered.map((command) => command.method)}::text[],
-        ${answered.map((command) => bytes(command.keyDigest))}::bytea[],
-        ${answered.map((command) => bytes(command.requestDigest))}::bytea[],
-        ${answered.map((command) => bytes(command.response))}::bytea[],
+        ${byteaArray(answered.map((command) => command.keyDigest))}::bytea[],
+        ${byteaArray(answered.map((command) => command.requestDigest))}::bytea[],
+        ${byteaArray(answered.map((command) => command.response))}::bytea[],
         ${batch.told ? note(batch) : null}::text)`;
       const { rows } = await boundary("journal.append", () => statement.execute(this.#database.engine));
       const row = rows[0];
@@ -114,10 +115,6 @@ function outcomeOf(cause: unknown): AppendOutcome {
 function placesOf(ids: readonly string[]): (id: string) => number | null {
   const places = new Map(ids.map((id, index) => [id, index + 1]));
   return (id) => places.get(id) ?? null;
-}
-
-function bytes(value: Uint8Array): Buffer {
-  return Buffer.from(value.buffer, value.byteOffset, value.byteLength);
 }
 
 /** Names the sessions with new events and the answered commands to the other processes. */

@@ -1,6 +1,7 @@
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { type RunPins, RunPinsSchema } from "@cadre/gen/cadre/orchestrator/v1/run_pb";
 import { sql } from "kysely";
+import { byteaArray } from "../../runtime/postgres/bytea-array.ts";
 import type { Database } from "../../runtime/postgres/database.ts";
 import type { RunState } from "./append-store.ts";
 import type { OrchestratorSchema } from "./schema.ts";
@@ -82,7 +83,7 @@ export class PostgresReceiptStore implements ReceiptStore {
   }
 
   async prune(runId: string, pins: ReadonlyMap<string, RunPins>): Promise<number | undefined> {
-    const bytes = [...pins.values()].map((each) => Buffer.from(toBinary(RunPinsSchema, each)));
+    const bytes = byteaArray([...pins.values()].map((each) => toBinary(RunPinsSchema, each)));
     const { rows } = await sql<{ left: number | null }>`
       select prune_run(${runId}::uuid, ${[...pins.keys()]}::uuid[], ${bytes}::bytea[], ${portionEntries}) as left`.execute(
       this.#database.engine,

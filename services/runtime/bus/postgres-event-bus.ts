@@ -4,6 +4,7 @@ import type { Meter, Tracer } from "@opentelemetry/api";
 import { sql } from "kysely";
 import { AppError } from "../errors/app-error.ts";
 import type { Logger } from "../log/log.ts";
+import { byteaArray } from "../postgres/bytea-array.ts";
 import type { Database } from "../postgres/database.ts";
 import { migrate } from "../postgres/migrator.ts";
 import { openDatabase } from "../postgres/open-database.ts";
@@ -85,7 +86,7 @@ class PostgresEventBus implements EventBus {
         ${partitions}::int[],
         ${batch.map((event) => event.key)}::text[],
         ${batch.map((event) => JSON.stringify(event.headers))}::text[],
-        ${batch.map((event) => Buffer.from(event.value.buffer, event.value.byteOffset, event.value.byteLength))}::bytea[]
+        ${byteaArray(batch.map((event) => event.value))}::bytea[]
       )`.execute(this.#database.engine);
     }
   }

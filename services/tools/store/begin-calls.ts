@@ -1,5 +1,6 @@
 import { type QueryExecutorProvider, type RawBuilder, sql } from "kysely";
 import { AppError } from "../../runtime/errors/app-error.ts";
+import { byteaArray } from "../../runtime/postgres/bytea-array.ts";
 import type { CallState, Progress } from "../domain/call.ts";
 import { limitExceeded } from "../domain/limit.ts";
 import type { BeginCall } from "./call-store.ts";
@@ -25,7 +26,7 @@ export function insertNew(orgId: string, calls: readonly NewCall[]): RawBuilder<
     with asked as (
       select * from unnest(
         ${calls.map(({ callId }) => callId)}::uuid[], ${column(({ key }) => key)}::text[],
-        ${column(({ requestHash }) => Buffer.from(requestHash))}::bytea[], ${column(({ epoch }) => epoch)}::bigint[],
+        ${byteaArray(column(({ requestHash }) => requestHash))}::bytea[], ${column(({ epoch }) => epoch)}::bigint[],
         ${column(({ toolId }) => toolId)}::uuid[], ${column(({ digest }) => digest)}::text[],
         ${column((call) => JSON.stringify(call.arguments))}::text[], ${column(({ timeoutMs }) => timeoutMs)}::integer[],
         ${column((call) => call.heartbeatTimeoutMs ?? null)}::integer[], ${column(({ runId }) => runId || null)}::text[],
