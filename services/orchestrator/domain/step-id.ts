@@ -8,21 +8,18 @@ import { fromUuid, toUuid } from "../../runtime/ids/id.ts";
  * @param place what it names within the run, for example `model:1`
  */
 function derivedUuid(runId: string, place: string): string {
-  const run = bytesOf(runId);
-  const bytes = hash("sha256", Buffer.concat([run, Buffer.from(place)]), "buffer").subarray(0, 16);
-  run.copy(bytes, 0, 0, 6);
-  bytes[6] = 0x70 | ((bytes[6] ?? 0) & 0x0f);
-  bytes[8] = 0x80 | ((bytes[8] ?? 0) & 0x3f);
-  return bytes.toString("hex");
+  const run = toUuid("run", runId).replaceAll("-", "");
+  const size = 16 + Buffer.byteLength(place);
+  const bytes = size <= scratch.length ? scratch : Buffer.alloc(size);
+  bytes.write(run, "hex");
+  bytes.write(place, 16);
+  const digest = hash("sha256", bytes.subarray(0, size), "hex");
+  const variant = "89ab"[Number.parseInt(digest.charAt(16), 16) & 3];
+  return `${run.slice(0, 12)}7${digest.slice(13, 16)}${variant}${digest.slice(17, 32)}`;
 }
 
-let last: { readonly runId: string; readonly bytes: Buffer } | undefined;
-
-/** The bytes of a run's UUID; those of the run asked for last are kept, as a run's ids are asked for in a row. */
-function bytesOf(runId: string): Buffer {
-  if (last?.runId !== runId) last = { runId, bytes: Buffer.from(toUuid("run", runId).replaceAll("-", ""), "hex") };
-  return last.bytes;
-}
+/** What is hashed is put together here; each step has an id, and most facts have one. */
+const scratch = Buffer.alloc(512);
 
 /**
  * The id of a step: known to every attempt, in whatever process. It is the
