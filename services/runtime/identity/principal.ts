@@ -20,10 +20,16 @@ export function expiryMs(principal: { readonly expiresAt?: Timestamp | undefined
   return principal.expiresAt === undefined ? Number.POSITIVE_INFINITY : timestampMs(principal.expiresAt);
 }
 
-/** The principal as a text for headers and claims: base64url of its binary form. */
+/** The principal as a text for headers and claims: base64url of its binary form. Made once for one that is frozen. */
 export function encodePrincipal(principal: Principal): string {
-  return Buffer.from(toBinary(PrincipalSchema, principal)).toString("base64url");
+  const known = encoded.get(principal);
+  if (known !== undefined) return known;
+  const text = Buffer.from(toBinary(PrincipalSchema, principal)).toString("base64url");
+  if (Object.isFrozen(principal)) encoded.set(principal, text);
+  return text;
 }
+
+const encoded = new WeakMap<Principal, string>();
 
 /**
  * Holds what another process says to be a principal: a role that this build
