@@ -10,7 +10,8 @@ function hex(bytes: Buffer | string): string {
   return [...Buffer.from(bytes)].map((byte) => `\\x${byte.toString(16).padStart(2, "0")}`).join("");
 }
 
-const received = `7 recvfrom(10<${hex("socket:[1]")}>, "${hex(`x{"\\\\x${hash.toString("hex")}"}`)}", 8192, 0, NULL, NULL) = 72`;
+const statement = Buffer.concat([Buffer.from("bind"), hash, Buffer.from("execute")]);
+const received = `7 recvfrom(10<${hex("socket:[1]")}>, "${hex(statement)}", 8192, 0, NULL, NULL) = ${statement.length}`;
 const written = (pid = 7, data = hash): string =>
   `${pid} pwrite64(28<${hex(log)}>, "${hex(Buffer.concat([Buffer.from("head"), data, Buffer.from("tail")]))}", 40, 8192) = 40`;
 const synced = (pid = 7, file = log): string => `${pid} fdatasync(28<${hex(file)}>) = 0`;

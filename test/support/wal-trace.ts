@@ -128,10 +128,10 @@ export function checkDurability(
   return new Map(hashes.map((hash) => [hash.toString("hex"), durabilityOf(trace, statements, hash)]));
 }
 
-/** What each backend received, as one text, with the call that brought each part. */
+/** What each backend received, as one piece, with the call that brought each part. */
 interface Received {
   readonly pid: number;
-  readonly text: string;
+  readonly data: Buffer;
   readonly parts: readonly { readonly endsAt: number; readonly call: SystemCall }[];
 }
 
@@ -143,17 +143,16 @@ function receivedBy(trace: readonly SystemCall[]): readonly Received[] {
   return [...byPid].map(([pid, received]) => {
     let length = 0;
     const parts = received.map((call) => ({ endsAt: (length += call.data.length), call }));
-    return { pid, text: Buffer.concat(received.map(({ data }) => data)).toString("latin1"), parts };
+    return { pid, data: Buffer.concat(received.map(({ data }) => data)), parts };
   });
 }
 
 function durabilityOf(trace: readonly SystemCall[], statements: readonly Received[], hash: Buffer): Durability {
-  const asText = hash.toString("hex");
   // Later statements name it, too: the next entry follows it.
   const first = statements
-    .flatMap(({ pid, text, parts }) => {
-      const at = text.indexOf(asText);
-      const call = at < 0 ? undefined : parts.find(({ endsAt }) => endsAt >= at + asText.length)?.call;
+    .flatMap(({ pid, data, parts }) => {
+      const at = data.indexOf(hash);
+      const call = at < 0 ? undefined : parts.find(({ endsAt }) => endsAt >= at + hash.length)?.call;
       return call === undefined ? [] : [{ pid, call }];
     })
     .sort((a, b) => a.call.begins - b.call.begins)[0];
