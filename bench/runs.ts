@@ -50,7 +50,7 @@ const measurements: Readonly<Record<Part, () => Promise<Partial<Results>>>> = {
   timers: async () => {
     const timers = await withStarted(cadre(), (started) => measureTimers(started, options.timers, options.idleMs));
     say(
-      `${timers.timers} timers: stored at ${formatFigure(timers.storedPerSecond)}/s, ${formatFigure(timers.memoryBytes)} bytes of memory each`,
+      `${timers.timers} timers of ${timers.runs} runs: stored at ${formatFigure(timers.storedPerSecond)} runs/s, ${formatFigure(timers.memoryBytes)} bytes of memory a run`,
     );
     return { timers };
   },

@@ -72,7 +72,7 @@ function section(results: Results): string {
   }
   if (timers !== undefined) {
     paragraphs.push(
-      `${timers.timers.toLocaleString("en-US")} runs that wait for a timer: stored at ${formatFigure(timers.storedPerSecond)} a second, ${formatFigure(timers.memoryBytes)} bytes of memory each; the idle server, PostgreSQL included, took ${formatFigure(timers.cpuSecondsWith)} s of CPU in ${timers.idleSeconds} s, against ${formatFigure(timers.cpuSecondsWithout)} s with none.`,
+      `${timers.timers.toLocaleString("en-US")} timers, for which ${timers.runs.toLocaleString("en-US")} runs wait: stored at ${formatFigure(timers.storedPerSecond)} runs a second, ${formatFigure(timers.memoryBytes)} bytes of memory a run; the idle server, PostgreSQL included, took ${formatFigure(timers.cpuSecondsWith)} s of CPU in ${timers.idleSeconds} s, against ${formatFigure(timers.cpuSecondsWithout)} s with none.`,
     );
   }
   return paragraphs.join("\n\n");

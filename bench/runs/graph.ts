@@ -24,10 +24,14 @@ export const waiting: Graph = {
   steps: [{ name: "wait", task: { case: "signal", value: { signal: "never" } } }],
 };
 
-/** One step that waits for a time that is far away. */
+/** How many timers a run of `sleeping` has. */
+export const timersEach = 2;
+
+/** Steps beside each other that wait for a time that is far away. */
 export const sleeping: Graph = {
   name: "sleeping",
-  steps: [
-    { name: "sleep", task: { case: "timer", value: { due: { case: "duration", value: { seconds: 43_200n } } } } },
-  ],
+  steps: Array.from({ length: timersEach }, (_, index) => ({
+    name: `sleep_${index + 1}`,
+    task: { case: "timer", value: { due: { case: "duration", value: { seconds: 43_200n } } } },
+  })),
 };

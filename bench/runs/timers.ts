@@ -1,21 +1,23 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { StartedCadre } from "./cadre.ts";
-import { sleeping } from "./graph.ts";
+import { sleeping, timersEach } from "./graph.ts";
 import { openRuns } from "./open-runs.ts";
 import { cpuSecondsOf, memoryOf } from "./process-tree.ts";
 
 /** What timers cost that are not due. */
 export interface TimerFigures {
   readonly timers: number;
+  /** The runs that wait for them. */
+  readonly runs: number;
   /** How long the idle server was watched each time. */
   readonly idleSeconds: number;
   /** Seconds of the processor that it took meanwhile without a timer, PostgreSQL's among them. */
   readonly cpuSecondsWithout: number;
   /** The same with all timers. */
   readonly cpuSecondsWith: number;
-  /** Bytes of memory a timer, PostgreSQL's among them. */
+  /** Bytes of memory a run, PostgreSQL's among them. */
   readonly memoryBytes: number;
-  /** Timers that were stored a second, when they were made. */
+  /** Runs that were stored a second, when they were made. */
   readonly storedPerSecond: number;
 }
 
@@ -24,22 +26,23 @@ interface Idle {
   readonly memoryBytes: number;
 }
 
-const storedWithinMs = 100_000;
+const storedWithinMs = 120_000;
 
-/** Measures a server that idles, without timers and with at most so many, each in a run of its own. */
+/** Measures a server that idles, without timers and with at most so many. */
 export async function measureTimers(cadre: StartedCadre, atMost: number, idleMs: number): Promise<TimerFigures> {
   const without = await idle(cadre, idleMs);
   const startedAt = performance.now();
-  const timers = await openRuns(cadre.client, sleeping, atMost, storedWithinMs);
+  const runs = await openRuns(cadre.client, sleeping, Math.ceil(atMost / timersEach), storedWithinMs);
   const storedInSeconds = (performance.now() - startedAt) / 1_000;
   const all = await idle(cadre, idleMs);
   return {
-    timers,
+    timers: runs * timersEach,
+    runs,
     idleSeconds: idleMs / 1_000,
     cpuSecondsWithout: without.cpuSeconds,
     cpuSecondsWith: all.cpuSeconds,
-    memoryBytes: (all.memoryBytes - without.memoryBytes) / timers,
-    storedPerSecond: timers / storedInSeconds,
+    memoryBytes: (all.memoryBytes - without.memoryBytes) / runs,
+    storedPerSecond: runs / storedInSeconds,
   };
 }
 
