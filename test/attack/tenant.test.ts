@@ -1,13 +1,12 @@
-import { readFileSync } from "node:fs";
 import type { JsonObject } from "@bufbuild/protobuf";
-import { createFileRegistry, fromBinary, getOption } from "@bufbuild/protobuf";
-import { FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
+import { getOption } from "@bufbuild/protobuf";
 import { Exposure, exposure, Relation } from "@cadre/gen/cadre/options/v1/options_pb";
 import { type Cadre, createCadre, defineTool } from "@cadre/sdk";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { newId } from "../../services/runtime/ids/id.ts";
 import { type RunningCadre, startCadre } from "../support/cadre.ts";
 import { callRaw } from "../support/connect-json.ts";
+import { contract } from "../support/contract-messages.ts";
 import { putAside } from "../support/dead-letters.ts";
 import { createTestDatabase, type TestDatabase } from "../support/postgres.ts";
 import { type PublicMethod, publicMethods, publicServices } from "../support/public-method.ts";
@@ -172,8 +171,7 @@ const endings = [
 const ordered = [...withIds].sort((a, b) => endings.indexOf(a.method.name) - endings.indexOf(b.method.name));
 
 test("every public service of the contract is tried", () => {
-  const files = createFileRegistry(fromBinary(FileDescriptorSetSchema, readFileSync("gen/descriptor-set.binpb"))).files;
-  const declared = [...files]
+  const declared = [...contract.files]
     .flatMap(({ services }) => services)
     .filter((service) => getOption(service, exposure) === Exposure.PUBLIC);
   expect(publicServices.map(({ typeName }) => typeName).sort()).toEqual(

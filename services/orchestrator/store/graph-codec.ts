@@ -55,15 +55,10 @@ export function fromProtoGraph(proto: ProtoGraph, field = ""): Graph {
 
 /** The graph as a message; defaults stand in it as values of their own. */
 export function toProtoGraph(graph: Graph): ProtoGraph {
-  let proto = messages.get(graph);
-  if (proto === undefined) {
-    proto = create(GraphSchema, graphInit(graph));
-    messages.set(graph, proto);
-  }
-  return proto;
+  return create(GraphSchema, graphInit(graph));
 }
 
-/** The graph as an encoded message. */
+/** The graph as an encoded message: made once, as graphs never change, and the same one is started often. */
 export function encodeGraph(graph: Graph): Uint8Array {
   let encoded = encodings.get(graph);
   if (encoded === undefined) {
@@ -73,8 +68,6 @@ export function encodeGraph(graph: Graph): Uint8Array {
   return encoded;
 }
 
-/** Graphs never change, and the same one is started often. */
-const messages = new WeakMap<Graph, ProtoGraph>();
 const encodings = new WeakMap<Graph, Uint8Array>();
 
 function assertSize(proto: ProtoGraph, field: string): void {

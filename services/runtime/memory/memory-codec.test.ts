@@ -1,11 +1,9 @@
-import { readFileSync } from "node:fs";
 import { inspect, isDeepStrictEqual } from "node:util";
 import {
   create,
   createFileRegistry,
   type DescField,
   type DescMessage,
-  fromBinary,
   type Message,
   type MessageInitShape,
   ScalarType,
@@ -14,7 +12,6 @@ import {
   type FieldDescriptorProto,
   FieldDescriptorProtoSchema,
   FileDescriptorProtoSchema,
-  FileDescriptorSetSchema,
   file_google_protobuf_struct,
   file_google_protobuf_wrappers,
   FieldDescriptorProto_Label as Label,
@@ -25,18 +22,12 @@ import {
 import { ExecuteToolRequestSchema } from "@cadre/gen/cadre/tools/v1/tool_pb";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { contract, contractMessages } from "../../../test/support/contract-messages.ts";
 import { decodeMessage, encodeMessage } from "../rpc/message-codec.ts";
 import { memoryCodec } from "./memory-codec.ts";
 import { copyMessage } from "./message-copy.ts";
 
 const maxBytes = 4 * 1024 * 1024;
-
-const contract = createFileRegistry(
-  fromBinary(FileDescriptorSetSchema, readFileSync(new URL("../../../gen/descriptor-set.binpb", import.meta.url))),
-);
-const messages = [...contract].filter(
-  (type): type is DescMessage => type.kind === "message" && type.typeName.startsWith("cadre."),
-);
 
 /** A message with a field of every kind, also of those that our contracts do not use. */
 const everything = everyKind();
@@ -215,28 +206,31 @@ function assertSame(schema: DescMessage, message: Message): void {
   if (!isDeepStrictEqual(handed, wired)) throw new Error(inspect({ handed, wired }, { depth: 20 }));
 }
 
-describe.each([...messages, everything].map((schema) => [schema.typeName, schema] as const))("%s", (_, schema) => {
-  test("a regular message is copied, and is what it would be over a wire", () => {
-    fc.assert(
-      fc.property(messageOf(schema, regular, 3), (message) => {
-        const copy = copyMessage(schema, message);
-        if (schema !== everything) expect(copy).toBeDefined();
-        if (copy !== undefined) expect(copy.byteLength).toBe(encodeMessage(schema, message, maxBytes).byteLength);
-        assertSame(schema, message);
-      }),
-      { numRuns: schema === everything ? 500 : 30 },
-    );
-  });
+describe.each([...contractMessages, everything].map((schema) => [schema.typeName, schema] as const))(
+  "%s",
+  (_, schema) => {
+    test("a regular message is copied, and is what it would be over a wire", () => {
+      fc.assert(
+        fc.property(messageOf(schema, regular, 3), (message) => {
+          const copy = copyMessage(schema, message);
+          if (schema !== everything) expect(copy).toBeDefined();
+          if (copy !== undefined) expect(copy.byteLength).toBe(encodeMessage(schema, message, maxBytes).byteLength);
+          assertSame(schema, message);
+        }),
+        { numRuns: schema === everything ? 500 : 30 },
+      );
+    });
 
-  test("what is not regular is what it would be over a wire, or fails in the same way", () => {
-    fc.assert(
-      fc.property(messageOf(schema, irregular, 3), (message) => {
-        assertSame(schema, message);
-      }),
-      { numRuns: schema === everything ? 500 : 30 },
-    );
-  });
-});
+    test("what is not regular is what it would be over a wire, or fails in the same way", () => {
+      fc.assert(
+        fc.property(messageOf(schema, irregular, 3), (message) => {
+          assertSame(schema, message);
+        }),
+        { numRuns: schema === everything ? 500 : 30 },
+      );
+    });
+  },
+);
 
 test("each field of every kind by itself is what it would be over a wire", () => {
   for (const field of everything.fields) {

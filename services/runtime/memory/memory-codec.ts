@@ -1,15 +1,13 @@
-import { create, type DescMessage, type Message, type MessageInitShape } from "@bufbuild/protobuf";
+import { create, type DescMessage, type MessageInitShape } from "@bufbuild/protobuf";
 import { assertSize, decodeMessage, encodeMessage, type MessageCodec } from "../rpc/message-codec.ts";
-import { copyMessage } from "./message-copy.ts";
+import { copyMessage, type MessageCopy } from "./message-copy.ts";
 
 /** A message that is handed over within the process. */
 export type Handed = HandedCopy | Uint8Array;
 
-interface HandedCopy {
-  readonly byteLength: number;
+interface HandedCopy extends MessageCopy {
+  /** What its sender knows it by. */
   readonly schema: DescMessage;
-  /** Nobody else's. */
-  readonly message: Message;
 }
 
 /** As a copy, or as bytes where nothing else is surely the same. */
